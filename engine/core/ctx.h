@@ -1,0 +1,64 @@
+/* Inside of the context, for the engine only. Every allocation of the engine goes through mimic_alloc,
+ * so that failure can be injected and leaks counted. */
+#ifndef MIMIC_CTX_H
+#define MIMIC_CTX_H
+
+#include "mimic/core.h"
+
+typedef struct mimic_pool mimic_pool;
+typedef struct mimic_threads_pool mimic_threads_pool;
+typedef struct mimic_tape mimic_tape;
+typedef struct mimic_scopes mimic_scopes;
+typedef struct mimic_backend mimic_backend;
+
+#define MIMIC_NAME_DEPTH 32
+
+struct mimic_ctx {
+    mimic_config cfg;
+    mimic_status status;
+    char *message; /* grows; falls back to a fixed text when even that fails */
+    size_t message_size;
+    const char *names[MIMIC_NAME_DEPTH]; /* interned */
+    int name_depth;
+    const char *place; /* interned, or NULL */
+    struct mimic_intern *intern;
+    _Atomic int64_t alloc_count, alloc_live, fail_at; /* fail_at: 0 off, else countdown */
+    bool fail_sticky;
+    mimic_pool *pool;           /* tensor memory (tensor/pool.c) */
+    mimic_threads_pool *threads;/* core/threads.c */
+    mimic_tape *tape;           /* autograd/tape.c */
+    mimic_scopes *scopes;       /* tensor/scope.c */
+    const mimic_backend *backend;
+    uint64_t seed, step;
+    uint32_t next_stream;
+    uint32_t next_tensor_id;
+    bool grad_enabled, check_nan;
+};
+
+/* Bytes from the context's allocator (64-byte aligned, not zeroed); NULL after setting the message. Free
+ * with mimic_free. Thread-safe; the message is set only on the context's own thread. */
+void *mimic_alloc(mimic_ctx *ctx, size_t bytes);
+void *mimic_calloc(mimic_ctx *ctx, size_t bytes);
+void *mimic_realloc(mimic_ctx *ctx, void *p, size_t old_bytes, size_t bytes);
+void mimic_free(mimic_ctx *ctx, void *p);
+char *mimic_strdup(mimic_ctx *ctx, const char *s);
+/* One copy of each text for the life of the context; "" on failure (benign: only messages use it). */
+const char *mimic_intern_text(mimic_ctx *ctx, const char *s);
+void mimic_log(mimic_ctx *ctx, int level, const char *fmt, ...) __attribute__((format(printf, 3, 4)));
+
+/* Runs fn(arg, i, worker) for i in 0..n-1 on the context's threads, chunks claimed from a counter; returns
+ * when all are done. worker is 0..threads-1. The order is free: a result must depend on i alone. Calls
+ * from inside fn run serially. */
+void mimic_parallel(mimic_ctx *ctx, int64_t n, void (*fn)(void *arg, int64_t i, int worker), void *arg);
+
+/* Philox4x32-10 of Random123: key = seed, counter = (index, stream, step low, step high). */
+void mimic_philox(uint64_t seed, uint32_t stream, uint64_t step, uint32_t index, uint32_t out[4]);
+/* Inverse of the normal distribution's CDF, 0 < p < 1; own polynomial with explicit fma, so that every
+ * backend gives the same numbers. */
+double mimic_normal_icdf(double p);
+/* Bits to the open unit interval, so that icdf and log are finite: (u + 0.5) / 2^32. */
+static inline double mimic_open_unit(uint32_t u) {
+    return ((double)u + 0.5) * (1.0 / 4294967296.0);
+}
+
+#endif

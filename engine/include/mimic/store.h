@@ -1,0 +1,87 @@
+/* Files that outlive a process: safetensors checkpoints and the results database. */
+#ifndef MIMIC_STORE_H
+#define MIMIC_STORE_H
+
+#include "tensor.h"
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+/* --- safetensors (strict): 8-byte length, JSON header, raw little-endian data ------------------- */
+
+typedef struct mimic_safetensors mimic_safetensors; /* an open, validated file (memory-mapped) */
+
+/* Refuses: short files, headers beyond the file, overlapping or uncovered ranges, sizes that do not match
+ * shape x dtype, duplicate names, unknown dtypes. Messages name path and tensor. */
+mimic_status mimic_safetensors_open(mimic_ctx *ctx, const char *path, mimic_safetensors **out);
+void mimic_safetensors_close(mimic_safetensors *f);
+int mimic_safetensors_count(const mimic_safetensors *f);
+const char *mimic_safetensors_name(const mimic_safetensors *f, int i); /* in file order */
+int mimic_safetensors_find(const mimic_safetensors *f, const char *name); /* -1 if absent */
+/* `dtype_name` as written in the file: F16 and I64 exist in files only. rank <= MIMIC_MAX_RANK. */
+void mimic_safetensors_info(const mimic_safetensors *f, int i, const char **dtype_name, int *rank,
+                            const int64_t **shape);
+/* __metadata__ value or NULL; key i of n for listing. */
+const char *mimic_safetensors_meta(const mimic_safetensors *f, const char *key);
+int mimic_safetensors_meta_count(const mimic_safetensors *f);
+const char *mimic_safetensors_meta_key(const mimic_safetensors *f, int i);
+/* A new tensor with the values (F16 -> f32, I64 -> i32 with range check, BOOL -> u8). */
+mimic_status mimic_safetensors_load(mimic_safetensors *f, int i, mimic_tensor **out);
+
+/* Writes path atomically (temporary file, fsync, rename, fsync of the folder). meta: n_meta pairs key,
+ * value. On failure (full disk, read-only) no trace of the temporary is left and an old file at `path`
+ * is untouched. sha256 (may be NULL) gets the hash of the whole file. */
+mimic_status mimic_safetensors_save(mimic_ctx *ctx, const char *path, const char *const *names,
+                                    mimic_tensor *const *tensors, int n, const char *const *meta,
+                                    int n_meta, uint8_t sha256[32], int64_t *bytes);
+
+void mimic_sha256(const void *data, size_t size, uint8_t out[32]);
+mimic_status mimic_sha256_file(mimic_ctx *ctx, const char *path, uint8_t out[32]);
+
+/* --- results database --------------------------------------------------------------------------- */
+
+typedef struct mimic_db mimic_db;
+
+typedef enum mimic_value_kind { MIMIC_NULL, MIMIC_INT, MIMIC_REAL, MIMIC_TEXT, MIMIC_BLOB } mimic_value_kind;
+typedef struct mimic_value {
+    mimic_value_kind kind;
+    int64_t i;
+    double r;
+    const char *s; /* TEXT (may contain zeros) and BLOB */
+    size_t size;
+} mimic_value;
+
+/* Opens (and with `write` creates or migrates) a results file: WAL, foreign keys, schema of
+ * results/schema.sql, lock file NAME.lock around write transactions. Refuses files of another
+ * application_id; a newer user_version opens read-only only (MIMIC_EUNSUPPORTED with write). */
+mimic_status mimic_db_open(mimic_ctx *ctx, const char *path, bool write, mimic_db **out);
+mimic_status mimic_db_close(mimic_db *db); /* flushes the writer thread first; NULL allowed */
+const char *mimic_db_path(const mimic_db *db);
+
+/* Runs one statement with bound values; each row is given to `row` (may be NULL), which returns false to
+ * stop. Outside mimic_db_begin each statement is its own transaction under the lock. */
+typedef bool (*mimic_row_fn)(void *user, int columns, const char *const *names, const mimic_value *values);
+mimic_status mimic_db_exec(mimic_db *db, const char *sql, const mimic_value *bind, int n_bind,
+                           mimic_row_fn row, void *user);
+int64_t mimic_db_changes(const mimic_db *db);
+int64_t mimic_db_last_id(const mimic_db *db);
+/* Immediate transaction under the file lock; `durable` syncs at commit (synchronous=FULL). */
+mimic_status mimic_db_begin(mimic_db *db, bool durable);
+mimic_status mimic_db_commit(mimic_db *db);
+mimic_status mimic_db_rollback(mimic_db *db);
+
+/* Metrics go through a ring to the writer thread, which batches them (1,000 rows, 500 ms); the caller
+ * never waits for the disk. NaN is stored as NULL and counted in series.bad_n. A write error (full disk)
+ * is reported by the next mimic_db_log or mimic_db_flush. */
+mimic_status mimic_db_log(mimic_db *db, int64_t run, const char *name, int64_t step, double value);
+mimic_status mimic_db_flush(mimic_db *db); /* returns when all rows are committed */
+/* Stores a blob by content: in the row up to 64 KiB, else as PATH.files/aa/bbbb...; returns its hash. */
+mimic_status mimic_db_put_blob(mimic_db *db, const void *data, size_t size, uint8_t sha256[32]);
+/* *data is malloc'ed; MIMIC_EFORMAT when the stored bytes do not match the hash. */
+mimic_status mimic_db_get_blob(mimic_db *db, const uint8_t sha256[32], void **data, size_t *size);
+
+#ifdef __cplusplus
+}
+#endif
+#endif

@@ -1,0 +1,86 @@
+/* Inside of tensors, storages, pool: for the engine only. */
+#ifndef MIMIC_TENSOR_IMPL_H
+#define MIMIC_TENSOR_IMPL_H
+
+#include "core/ctx.h"
+#include "mimic/tensor.h"
+
+typedef struct mimic_node mimic_node;
+
+/* Bytes, shared by the views of one tensor. */
+typedef struct mimic_storage {
+    _Atomic uint32_t refs;
+    mimic_ctx *ctx; /* NULL after the context closed */
+    void *data;
+    size_t bytes;
+} mimic_storage;
+
+struct mimic_tensor { /* a view: cheap, never owns bytes itself */
+    _Atomic uint32_t refs;
+    uint8_t dtype, rank;
+    bool requires_grad, leaf;
+    int64_t shape[MIMIC_MAX_RANK], stride[MIMIC_MAX_RANK]; /* elements */
+    int64_t offset;                                        /* elements */
+    mimic_storage *storage;                                /* NULL once freed */
+    mimic_ctx *ctx;
+    mimic_tensor *grad; /* leaves only */
+    mimic_node *node;   /* the tape node that made it, or NULL */
+    int node_out;       /* which output of the node */
+    uint32_t id, scope; /* scope 0 = outside */
+    const char *op;     /* birth: operator name and script line, interned */
+    const char *place;
+};
+
+/* A tensor with uninitialised bytes: outputs of operators. */
+mimic_status mimic_tensor_make(mimic_ctx *ctx, mimic_dtype dtype, int rank, const int64_t *shape,
+                               const char *op, mimic_tensor **out);
+/* A view of t's storage with another geometry. */
+mimic_status mimic_tensor_view(mimic_ctx *ctx, mimic_tensor *t, int rank, const int64_t *shape,
+                               const int64_t *stride, int64_t offset, const char *op,
+                               mimic_tensor **out);
+/* Fails with "was freed when its scope closed" for dead handles. */
+mimic_status mimic_tensor_check(mimic_ctx *ctx, const mimic_tensor *t, const char *what);
+static inline int64_t mimic_numel(const mimic_tensor *t) {
+    int64_t n = 1;
+    for (int i = 0; i < t->rank; i++)
+        n *= t->shape[i];
+    return n;
+}
+static inline void *mimic_data(const mimic_tensor *t) {
+    static const uint8_t size[MIMIC_DTYPE_COUNT] = {4, 2, 8, 4, 1};
+    return (char *)t->storage->data + t->offset * size[t->dtype];
+}
+/* "[2,3,4]" into buf, which it returns. */
+const char *mimic_shape_text(int rank, const int64_t *shape, char *buf, size_t size);
+
+/* Pool of tensor memory: size-class free lists over aligned blocks, counts, limit. The same order of calls
+ * gives the same addresses. On failure the message is the out-of-memory report. */
+mimic_status mimic_pool_get(mimic_ctx *ctx, size_t bytes, void **out);
+void mimic_pool_put(mimic_ctx *ctx, void *p, size_t bytes);
+
+/* Engine life cycle hooks, called by mimic_open / mimic_close. */
+mimic_status mimic_pool_init(mimic_ctx *ctx);
+void mimic_pool_close(mimic_ctx *ctx);
+mimic_status mimic_scopes_init(mimic_ctx *ctx);
+void mimic_scopes_close(mimic_ctx *ctx);
+/* Registers a new tensor with the innermost scope. */
+mimic_status mimic_scope_add(mimic_ctx *ctx, mimic_tensor *t);
+
+static inline float mimic_bf16_to_f32(uint16_t b) {
+    union {
+        uint32_t u;
+        float f;
+    } x = {.u = (uint32_t)b << 16};
+    return x.f;
+}
+static inline uint16_t mimic_f32_to_bf16(float f) { /* nearest even; NaN stays NaN */
+    union {
+        float f;
+        uint32_t u;
+    } x = {.f = f};
+    if ((x.u & 0x7fffffffu) > 0x7f800000u)
+        return (uint16_t)((x.u >> 16) | 0x40u);
+    return (uint16_t)((x.u + 0x7fffu + ((x.u >> 16) & 1u)) >> 16);
+}
+
+#endif
