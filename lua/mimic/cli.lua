@@ -1,0 +1,171 @@
+-- The `mimic` command: global options, the sub-commands of mimic/cli/*.lua, and the exit codes
+-- 0 done, 1 a run failed, 2 usage, 3 database, 75 interrupted but resumable, 130 stopped by Ctrl-C.
+local argparse = require "argparse"
+local lfs = require "lfs"
+local m = require "mimic"
+local suggest = require "mimic.suggest"
+
+local cli = { DONE = 0, FAILED = 1, USAGE = 2, DATABASE = 3, INTERRUPTED = 75, STOPPED = 130 }
+
+local commands = { "run", "resume", "ls", "show", "log", "query", "report", "data", "bench", "devices", "help" }
+
+local Exit = {} -- what cli.fail raises: {code, message}
+Exit.__index = Exit
+function Exit:__tostring() return self.message end
+
+---Ends the command with a message and an exit code.
+---@param code integer
+---@param ... any as for string.format
+function cli.fail(code, ...)
+    error(setmetatable({ code = code, message = string.format(...) }, Exit), 0)
+end
+
+---Opens the results database for reading; failures end the command with code 3.
+---@param args table with the global option db
+---@param write boolean|nil
+---@return table
+function cli.results(args, write)
+    local ok, store = pcall(require("mimic.results").open, args.db, write or false)
+    if not ok then cli.fail(cli.DATABASE, "%s", store) end
+    return store
+end
+
+---Calls f and turns an error of it into the exit code.
+function cli.guard(code, f, ...)
+    local out = table.pack(pcall(f, ...))
+    if out[1] then return table.unpack(out, 2, out.n) end
+    if getmetatable(out[2]) == Exit then error(out[2], 0) end
+    cli.fail(code, "%s", tostring(out[2]))
+end
+
+local function module_of(name)
+    return require("mimic.cli." .. name)
+end
+
+local function globals(p)
+    p:option("-C"):argname("DIR"):description("work in DIR, as if started there")
+    p:option("--db"):argname("FILE"):description("results database"):default(require("mimic.results").default_path)
+    p:flag("-q --quiet"):description("no progress line")
+    p:flag("-h --help"):description("this text")
+end
+
+---@param name string
+---@return table parser, table command
+function cli.parser(name)
+    local command = module_of(name)
+    local p = argparse("mimic " .. name, command.description, command.examples and "Examples:\n" .. command.examples)
+    p:add_help(false)
+    p:help_max_width(100)
+    command.configure(p)
+    globals(p)
+    return p, command
+end
+
+---The first screen: what there is and how to begin.
+---@return string
+function cli.overview()
+    local out = {
+        "mimic " .. m.version .. ": experiments in Lua, results in one SQLite file",
+        "",
+        "Usage: mimic COMMAND [OPTIONS]      mimic FILE.lua [ARGS]      mimic -e CODE      mimic -i",
+        "",
+        "Commands:",
+    }
+    for _, name in ipairs(commands) do
+        out[#out + 1] = ("  %-9s %s"):format(name, module_of(name).summary)
+    end
+    for _, line in ipairs {
+        "",
+        "Begin with:",
+        "  mimic run experiments/quickstart.lua           trains, records, prints a table, writes a report",
+        "  mimic run experiments/quickstart.lua seeds=[0,1,2]",
+        "  mimic ls                                       what ran",
+        "  mimic log RUN train/loss --plot                a curve in the terminal",
+        "",
+        "Every command: `mimic COMMAND --help`. Global options: -C DIR, --db FILE, --quiet.",
+    } do
+        out[#out + 1] = line
+    end
+    return table.concat(out, "\n")
+end
+
+---The command of this name, or the end with a suggestion.
+function cli.command_of(word)
+    for _, name in ipairs(commands) do
+        if name == word then return name end
+    end
+    cli.fail(cli.USAGE, "no command '%s'%s; `mimic help` lists them", word, suggest.hint(word, commands))
+end
+
+local valued = { ["-C"] = true, ["--db"] = true }
+
+-- Words before the command are global options: they are moved behind it, where the parser knows them.
+local function split(words)
+    local i, front = 1, {}
+    while i <= #words and words[i]:sub(1, 1) == "-" do
+        front[#front + 1] = words[i]
+        if valued[words[i]] then
+            i = i + 1
+            front[#front + 1] = words[i]
+        end
+        i = i + 1
+    end
+    local rest = { table.unpack(words, i + 1) }
+    for _, w in ipairs(front) do table.insert(rest, 1 + #rest, w) end
+    return words[i], rest
+end
+
+local function dispatch(words)
+    local word, rest = split(words)
+    local wants_help = false
+    for _, w in ipairs(rest) do
+        if w == "--" then break end
+        wants_help = wants_help or w == "-h" or w == "--help"
+    end
+    if not word then
+        for _, w in ipairs(rest) do
+            if w == "--version" or w == "-V" then print("mimic " .. m.version) return cli.DONE end
+        end
+        print(cli.overview())
+        return (#words == 0 or wants_help) and cli.DONE or cli.USAGE
+    end
+    local p, command = cli.parser(cli.command_of(word))
+    if wants_help then
+        print(command.help and command.help(rest) or p:get_help())
+        return cli.DONE
+    end
+    local ok, args = p:pparse(rest)
+    if not ok then cli.fail(cli.USAGE, "%s\n%s\n`mimic %s --help` explains", args, p:get_usage(), word) end
+    require("mimic.progress").quiet(args.quiet or false)
+    if args.C then
+        local there, why = lfs.chdir(args.C)
+        if not there then cli.fail(cli.USAGE, "-C %s: %s", args.C, why) end
+        require("mimic.experiment").options.chdir = args.C
+    end
+    require("mimic.experiment").options.db = args.db
+    return command.run(args) or cli.DONE
+end
+
+---Runs a command line.
+---@param words string[] arguments after the program's name
+---@return integer exit code
+function cli.main(words)
+    local ok, code = xpcall(dispatch, function(e)
+        if getmetatable(e) == Exit then return e end
+        return debug.traceback(tostring(e), 2)
+    end, words)
+    local closed, why = pcall(function()
+        require("mimic.query").close()
+        require("mimic.experiment").close()
+    end)
+    if ok and not closed then
+        ok, code = false, setmetatable({ code = cli.DATABASE, message = tostring(why) }, Exit)
+    end
+    io.stdout:flush()
+    if ok then return code end
+    require("mimic.progress").clear()
+    io.stderr:write("mimic: ", tostring(code), "\n")
+    return getmetatable(code) == Exit and code.code or cli.FAILED
+end
+
+return cli

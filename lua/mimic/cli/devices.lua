@@ -1,0 +1,26 @@
+-- mimic devices: what there is to compute on.
+local cli = require "mimic.cli"
+
+local command = {
+    summary = "what there is to compute on",
+    description = "Lists the processor as the engine sees it: model, cores, threads in use, instruction set, memory.",
+    examples = [[
+  mimic devices
+  MIMIC_THREADS=1 MIMIC_ISA=avx2 mimic devices]],
+}
+
+function command.configure() end
+
+function command.run()
+    local env = require("mimic.environment").hardware()
+    print("cpu")
+    for _, row in ipairs {
+        { "model", env.cpu }, { "cores", env.cores }, { "threads", env.threads }, { "kernels", env.isa },
+        { "memory", env.memory_mib and ("%.1f GiB"):format(env.memory_mib / 1024) },
+    } do
+        print(("  %-8s %s"):format(row[1], tostring(row[2] or "unknown")))
+    end
+    return cli.DONE
+end
+
+return command

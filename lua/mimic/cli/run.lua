@@ -1,0 +1,91 @@
+-- mimic run: executes an experiment script with overrides of its configuration.
+local lfs = require "lfs"
+local m = require "mimic"
+local cli = require "mimic.cli"
+local config = require "mimic.config"
+local environment = require "mimic.environment"
+local experiment = require "mimic.experiment"
+local progress = require "mimic.progress"
+local Run = require "mimic.run"
+
+local command = {
+    summary = "run an experiment script; what is done is returned, what was cut short goes on",
+    description = [[
+Runs the experiments of a Lua script. Words key=value change the script's configuration (m.config): numbers, true/false,
+text, lists [a,b] and ranges [0..4]; an unknown key is refused. A run whose configuration, seed, script and parent are
+already done in the database is returned, not run again; one that was interrupted or crashed continues from its last
+checkpoint and gives exactly the numbers of an uninterrupted run. So the command that continues is the command itself.]],
+    examples = [[
+  mimic run experiments/quickstart.lua
+  mimic run experiments/quickstart.lua seeds=[0,1,2] finetune.epochs=20
+  mimic run experiments/quickstart.lua --dry-run        lists the runs and does nothing
+  mimic run experiments/quickstart.lua --force          runs again what is done]],
+}
+
+function command.configure(p)
+    p:argument("file"):argname("FILE.lua"):description("the experiment script")
+    p:argument("overrides"):argname("key=value"):args("*"):description("values over the script's configuration")
+    p:flag("--force"):description("run again what is done")
+    p:flag("--dry-run"):description("list the runs, run nothing")
+    p:flag("--fail-fast"):description("stop at the first run that fails")
+end
+
+local function refused(message)
+    return config.refused and message:find(config.refused, 1, true)
+end
+
+---Executes a script's text under the rules above.
+---@param script {path: string, text: string, words: string[], files: table?}
+---@return integer exit code
+function command.execute(script)
+    local opts = experiment.options
+    opts.script = script
+    cli.guard(cli.USAGE, config.set_overrides, script.words)
+    cli.guard(cli.DATABASE, function()
+        if not opts.dry_run then experiment.store() end
+    end)
+    local dir = environment.dirname(script.path)
+    package.path = ("%s/?.lua;%s/?/init.lua;%s"):format(dir, dir, package.path)
+    _G.arg = { [0] = script.path, table.unpack(script.words) }
+    local chunk, why = load(script.text, "@" .. script.path, "t")
+    if not chunk then cli.fail(cli.USAGE, "%s", why) end
+    local ok, err = xpcall(chunk, function(e)
+        if e == Run.Stop then return e end
+        return debug.traceback(tostring(e), 2)
+    end, table.unpack(script.words))
+    progress.finish()
+    if not ok and err == Run.Stop then
+        return m.interrupted() > 1 and cli.STOPPED or cli.INTERRUPTED
+    end
+    if not ok then
+        if refused(err) then cli.fail(cli.USAGE, "%s", config.refused) end
+        cli.fail(cli.FAILED, "%s", err)
+    end
+    local unused = config.unused_overrides()
+    if #unused > 0 then
+        cli.fail(cli.USAGE, "%s: the script has no m.config that takes it", table.concat(unused, ", "))
+    end
+    if opts.dry_run then
+        print(("%d run%s"):format(opts.planned, opts.planned == 1 and "" or "s"))
+    end
+    if #opts.failed > 0 then
+        io.stderr:write(("mimic: %d of %d runs failed:\n"):format(#opts.failed, #opts.failed + opts.finished))
+        for _, run in ipairs(opts.failed) do
+            io.stderr:write(("  %d %s    mimic show %d\n"):format(run.id, run:label(), run.id))
+        end
+        return cli.FAILED
+    end
+    return cli.DONE
+end
+
+function command.run(args)
+    if lfs.attributes(args.file, "mode") ~= "file" then cli.fail(cli.USAGE, "no script %s", args.file) end
+    local text, why = m.sys.read_file(args.file)
+    if not text then cli.fail(cli.USAGE, "%s", why) end
+    local opts = experiment.options
+    opts.force, opts.dry_run, opts.fail_fast = args.force, args.dry_run, args.fail_fast
+    opts.script_is_file = true
+    return command.execute { path = args.file, text = text, words = args.overrides }
+end
+
+return command

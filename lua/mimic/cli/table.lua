@@ -1,0 +1,181 @@
+-- Rows as text: aligned plain columns, a box, CSV, JSON or Markdown.
+local config = require "mimic.config"
+local m = require "mimic"
+
+local tables = {}
+
+-- BLOBs (hashes mostly) and other control bytes are shown as hex.
+local function text(v)
+    if v == nil then return "" end
+    if math.type(v) == "float" then
+        if v == math.floor(v) and math.abs(v) < 1e15 then return ("%d"):format(v) end
+        return ("%.6g"):format(v)
+    end
+    v = tostring(v)
+    if not utf8.len(v) or v:find("[%z\1-\8\14-\31]") then
+        return (v:gsub(".", function(c) return ("%02x"):format(c:byte()) end))
+    end
+    return v
+end
+tables.text = text
+
+local function exact(v)
+    if type(v) == "number" then
+        if v ~= v then return "" end
+        return (config.json(v):gsub("^1e999$", "inf"):gsub("^%-1e999$", "-inf"))
+    end
+    return text(v)
+end
+
+local function width(s)
+    return utf8.len(s) or #s
+end
+
+local function pad(s, w, right)
+    local fill = (" "):rep(w - width(s))
+    return right and fill .. s or s .. fill
+end
+
+-- Cells, widths, and which columns hold only numbers (those are set flush right).
+local function layout(rows, columns)
+    local cells, widths, numeric = {}, {}, {}
+    for j, name in ipairs(columns) do
+        widths[j], numeric[j] = width(name), #rows > 0
+    end
+    for i, row in ipairs(rows) do
+        cells[i] = {}
+        for j, name in ipairs(columns) do
+            local v = row[name]
+            cells[i][j] = text(v):gsub("[\r\n\t]", " ")
+            widths[j] = math.max(widths[j], width(cells[i][j]))
+            if v ~= nil and type(v) ~= "number" then numeric[j] = false end
+        end
+    end
+    return cells, widths, numeric
+end
+
+local function plain(rows, columns)
+    local cells, widths, numeric = layout(rows, columns)
+    local out = {}
+    local function line(values)
+        local parts = {}
+        for j, v in ipairs(values) do parts[j] = pad(v, widths[j], numeric[j]) end
+        out[#out + 1] = (table.concat(parts, "  "):gsub("%s+$", ""))
+    end
+    line(columns)
+    for _, c in ipairs(cells) do line(c) end
+    return table.concat(out, "\n")
+end
+
+local function box(rows, columns)
+    local cells, widths, numeric = layout(rows, columns)
+    local function rule(left, middle, right)
+        local parts = {}
+        for j, w in ipairs(widths) do parts[j] = ("─"):rep(w + 2) end
+        return left .. table.concat(parts, middle) .. right
+    end
+    local function line(values)
+        local parts = {}
+        for j, v in ipairs(values) do parts[j] = " " .. pad(v, widths[j], numeric[j]) .. " " end
+        return "│" .. table.concat(parts, "│") .. "│"
+    end
+    local out = { rule("┌", "┬", "┐"), line(columns), rule("├", "┼", "┤") }
+    for _, c in ipairs(cells) do out[#out + 1] = line(c) end
+    out[#out + 1] = rule("└", "┴", "┘")
+    return table.concat(out, "\n")
+end
+
+local function markdown(rows, columns)
+    local cells, _, numeric = layout(rows, columns)
+    local out, rule = {}, {}
+    for j in ipairs(columns) do rule[j] = numeric[j] and "---:" or "---" end
+    local function line(values)
+        local parts = {}
+        for j, v in ipairs(values) do parts[j] = v:gsub("|", "\\|") end
+        out[#out + 1] = "| " .. table.concat(parts, " | ") .. " |"
+    end
+    line(columns)
+    line(rule)
+    for _, c in ipairs(cells) do line(c) end
+    return table.concat(out, "\n")
+end
+
+local function csv(rows, columns)
+    local out = {}
+    local function line(values)
+        local parts = {}
+        for j, v in ipairs(values) do
+            parts[j] = v:find('[",\r\n]') and '"' .. v:gsub('"', '""') .. '"' or v
+        end
+        out[#out + 1] = table.concat(parts, ",")
+    end
+    line(columns)
+    for _, row in ipairs(rows) do
+        local values = {}
+        for j, name in ipairs(columns) do values[j] = exact(row[name]) end
+        line(values)
+    end
+    return table.concat(out, "\n")
+end
+
+local function json(rows, columns)
+    local out = {}
+    for i, row in ipairs(rows) do
+        local parts = {}
+        for j, name in ipairs(columns) do
+            local v = row[name]
+            if type(v) == "string" then v = text(v) end
+            parts[j] = config.json(name) .. ":" .. config.json(v)
+        end
+        out[i] = "{" .. table.concat(parts, ",") .. "}"
+    end
+    return "[" .. table.concat(out, ",\n ") .. "]"
+end
+
+local forms = { plain = plain, box = box, csv = csv, json = json, md = markdown }
+
+---@param form string plain, box, csv, json or md
+---@param rows table[] by column name
+---@param columns string[]
+---@return string
+function tables.format(form, rows, columns)
+    return forms[form](rows, columns)
+end
+
+---Adds --box --csv --json --md to a parser.
+function tables.options(p)
+    p:mutex(p:flag("--box"):description("draw a box"), p:flag("--csv"):description("comma-separated, exact numbers"),
+        p:flag("--json"):description("list of objects, exact numbers"), p:flag("--md"):description("Markdown"))
+end
+
+---The form asked for by args; plain without.
+function tables.chosen(args)
+    for _, form in ipairs { "box", "csv", "json", "md" } do
+        if args[form] then return form end
+    end
+    return "plain"
+end
+
+---Date and time of unix milliseconds.
+---@param ms integer|nil
+function tables.when(ms)
+    return ms and os.date("%Y-%m-%d %H:%M", ms // 1000) or ""
+end
+
+---Seconds as 12 s, 3:05 or 2:10:07.
+---@param s number|nil
+function tables.duration(s)
+    if not s then return "" end
+    if s < 60 then return ("%.1f s"):format(s) end
+    s = math.floor(s + 0.5)
+    if s < 3600 then return ("%d:%02d"):format(s // 60, s % 60) end
+    return ("%d:%02d:%02d"):format(s // 3600, s // 60 % 60, s % 60)
+end
+
+---Width of the terminal.
+---@return integer
+function tables.columns()
+    return tonumber(os.getenv("COLUMNS")) or m.sys.columns() or 80
+end
+
+return tables

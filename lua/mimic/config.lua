@@ -1,0 +1,386 @@
+-- Configurations: nested tables that are merged, frozen, checked against a task's defaults, and written
+-- as canonical JSON. A configuration never changes after m.config returned it.
+local suggest = require "mimic.suggest"
+
+local config = {}
+
+local store = setmetatable({}, { __mode = "k" }) -- frozen proxy -> the table behind it
+local methods = {}
+local frozen = {} -- metatable of every proxy
+local common = { "seed", "seeds" } -- keys that every configuration may hold
+local overrides = {} -- { {path = {"a","b"}, text = "a.b", value = v} }, set by `mimic run`
+
+-- A configuration that cannot be taken: the message is kept, so that the command can tell this from a
+-- fault of the script.
+local function refuse(...)
+    config.refused = string.format(...)
+    error(config.refused, 0)
+end
+
+-- A list is a table of the keys 1..n; an empty table is a map. Lists are values: replaced, not merged.
+local function is_list(t)
+    return type(t) == "table" and rawlen(t) > 0
+end
+
+local function is_map(t)
+    return type(t) == "table" and not is_list(t)
+end
+
+local function raw(t)
+    return store[t] or t
+end
+
+---Plain deep copy without proxies, safe to hand to C functions and to change.
+---@param t any
+---@return any
+function config.plain(t)
+    t = raw(t)
+    if type(t) ~= "table" then
+        if type(t) == "function" or type(t) == "userdata" or type(t) == "thread" then
+            refuse("a configuration holds numbers, strings, booleans and tables, not a %s", type(t))
+        end
+        return t
+    end
+    local out = {}
+    for k, v in next, t do
+        if math.type(k) == "float" or (type(k) ~= "string" and type(k) ~= "number") then
+            refuse("a configuration's keys are names or 1..n, not %s", tostring(k))
+        end
+        out[k] = config.plain(v)
+    end
+    if is_list(out) then
+        for k in pairs(out) do
+            if math.type(k) ~= "integer" or k < 1 or k > #out then
+                refuse("a configuration's table is a list or a map, not both (key %s)", tostring(k))
+            end
+        end
+    end
+    return out
+end
+
+function frozen.__index(t, k)
+    local v = store[t][k]
+    if v == nil then return methods[k] end
+    return v
+end
+
+function frozen.__newindex(_, k)
+    error(("a configuration is frozen: use base:with{ %s = ... }"):format(tostring(k)), 2)
+end
+
+function frozen.__pairs(t) return next, store[t], nil end
+function frozen.__len(t) return #store[t] end
+function frozen.__tostring(t) return config.json(t) end
+frozen.__name = "mimic.config"
+
+-- Proxies of a plain tree that nobody else holds.
+local function freeze(t)
+    local inside = {}
+    for k, v in next, t do
+        inside[k] = type(v) == "table" and freeze(v) or v
+    end
+    local proxy = setmetatable({}, frozen)
+    store[proxy] = inside
+    return proxy
+end
+
+---Deep merge of plain tables: the later wins, lists and scalars are replaced whole.
+---@param base table
+---@param patch table
+---@return table base changed in place
+function config.merge(base, patch)
+    for k, v in pairs(patch) do
+        if is_map(v) and is_map(base[k]) then
+            config.merge(base[k], v)
+        else
+            base[k] = v
+        end
+    end
+    return base
+end
+
+---A new frozen configuration: this one with the values of `patch` over it.
+---@param patch table
+---@return table
+function methods:with(patch)
+    return freeze(config.merge(config.plain(self), config.plain(patch)))
+end
+
+-- Numbers so that they come back the same: integers without a point, floats with the fewest digits.
+local function json_number(x)
+    if x ~= x then return "null" end
+    if x == math.huge then return "1e999" end
+    if x == -math.huge then return "-1e999" end
+    if x == math.floor(x) and math.abs(x) < 2 ^ 53 then return ("%d"):format(x) end
+    for digits = 15, 17 do
+        local s = ("%." .. digits .. "g"):format(x)
+        if tonumber(s) == x then return s end
+    end
+end
+
+local escapes = { ['"'] = '\\"', ["\\"] = "\\\\", ["\n"] = "\\n", ["\r"] = "\\r", ["\t"] = "\\t" }
+
+local function json_string(s)
+    return '"' .. s:gsub('[%c"\\\127]', function(c)
+        return escapes[c] or ("\\u%04x"):format(c:byte())
+    end) .. '"'
+end
+
+---Canonical JSON: sorted keys, no spaces, one spelling per number. Equal configurations give equal text.
+---@param v any
+---@return string
+function config.json(v)
+    v = raw(v)
+    local kind = type(v)
+    if kind == "number" then return json_number(v) end
+    if kind == "string" then return json_string(v) end
+    if kind == "boolean" then return tostring(v) end
+    if kind ~= "table" then return "null" end
+    local out = {}
+    if is_list(v) then
+        for i = 1, #v do out[i] = config.json(v[i]) end
+        return "[" .. table.concat(out, ",") .. "]"
+    end
+    for _, k in ipairs(config.sorted_keys(v)) do
+        out[#out + 1] = json_string(tostring(k)) .. ":" .. config.json(v[k])
+    end
+    return "{" .. table.concat(out, ",") .. "}"
+end
+
+---Keys of a table in byte order.
+---@param t table
+---@return any[]
+function config.sorted_keys(t)
+    local keys = {}
+    for k in pairs(t) do keys[#keys + 1] = k end
+    table.sort(keys, function(a, b) return tostring(a) < tostring(b) end)
+    return keys
+end
+
+---Leaves as a sorted list of {key = "a.b", value = scalar or list}.
+---@param t table
+---@return table[]
+function config.flatten(t)
+    local out = {}
+    local function walk(node, prefix)
+        node = raw(node)
+        for _, k in ipairs(config.sorted_keys(node)) do
+            local v = raw(node[k])
+            local key = prefix .. tostring(k)
+            if is_map(v) and next(v) ~= nil then
+                walk(v, key .. ".")
+            else
+                out[#out + 1] = { key = key, value = v }
+            end
+        end
+    end
+    walk(t, "")
+    return out
+end
+
+local function key_names(t)
+    local names = {}
+    for i, leaf in ipairs(config.flatten(t)) do names[i] = leaf.key end
+    return names
+end
+
+-- nil when free form lies on the way or the path exists; else the part of the path that is unknown.
+local function known_path(defaults, path, from)
+    local node = defaults
+    for i = from, #path do
+        node = node[path[i]]
+        if node == nil then return false end
+        if not is_map(node) then return i == #path end
+        if next(node) == nil then return true end
+    end
+    return true
+end
+
+local function describe(v)
+    if type(v) == "table" then return is_list(v) and "a list" or "a table" end
+    return "a " .. type(v)
+end
+
+---The configuration of one run: defaults of its task with `given` over them. Unknown keys and values of
+---another type are errors. Keys that only other tasks know are left out, so that a base shared by
+---several tasks does not make one task's run depend on another's settings.
+---@param given table
+---@param defaults table nested defaults; `false` = unset, any type; `{}` = free form
+---@param others table[] defaults of the other tasks
+---@param where string names the task in messages
+---@return table plain
+function config.resolve(given, defaults, others, where)
+    local plain = config.plain(given)
+    local out = config.plain(defaults)
+    for _, k in ipairs(common) do
+        if k == "seed" and out.seed == nil then out.seed = 0 end
+        if k ~= "seed" then plain[k] = nil end
+    end
+    local function fill(dst, src, known, prefix)
+        for _, k in ipairs(config.sorted_keys(src)) do
+            local v, d = src[k], known[k]
+            local key = prefix .. tostring(k)
+            if d == nil then
+                local path = {}
+                for part in key:gmatch("[^.]+") do path[#path + 1] = part end
+                local elsewhere = false
+                for _, o in ipairs(others) do
+                    elsewhere = elsewhere or known_path(o, path, 1)
+                end
+                if not elsewhere then
+                    refuse("unknown key '%s' for %s%s", key, where, suggest.hint(key, key_names(defaults)))
+                end
+            elseif is_map(d) then
+                if not is_map(v) then
+                    if d and next(d) == nil then dst[k] = v -- free form
+                    else refuse("%s: expected a table, got %s", key, describe(v)) end
+                elseif next(d) == nil then
+                    dst[k] = v
+                else
+                    fill(dst[k], v, d, key .. ".")
+                end
+            else
+                if d ~= false and v ~= false and type(d) ~= type(v) then
+                    refuse("%s: expected %s, got %s", key, describe(d), describe(v))
+                end
+                dst[k] = v
+            end
+        end
+    end
+    local known = config.plain(defaults)
+    known.seed = known.seed or 0
+    fill(out, plain, known, "")
+    return out
+end
+
+---Value of one override: numbers, booleans, [lists], "quoted" or bare strings.
+---@param text string
+---@return any
+function config.parse_value(text)
+    local s = text:match("^%s*(.-)%s*$")
+    if s == "true" then return true end
+    if s == "false" then return false end
+    local number = tonumber(s)
+    if number then return number end
+    local quoted = s:match('^"(.*)"$') or s:match("^'(.*)'$")
+    if quoted then return quoted end
+    local inside = s:match("^%[(.*)%]$")
+    if not inside then return s end
+    local list, depth, item = {}, 0, ""
+    for c in (inside .. ","):gmatch(".") do
+        if c == "," and depth == 0 then
+            if item:match("%S") then list[#list + 1] = config.parse_value(item) end
+            item = ""
+        else
+            if c == "[" then depth = depth + 1 elseif c == "]" then depth = depth - 1 end
+            item = item .. c
+        end
+    end
+    local lo, hi = inside:match("^%s*(-?%d+)%s*%.%.%s*(-?%d+)%s*$") -- [0..2] = [0,1,2]
+    if lo then
+        list = {}
+        for i = math.tointeger(tonumber(lo)), math.tointeger(tonumber(hi)) do list[#list + 1] = i end
+    end
+    return list
+end
+
+---Takes `key=value` words (of the command line) that every later m.config applies.
+---@param words string[]
+function config.set_overrides(words)
+    overrides = {}
+    for _, word in ipairs(words) do
+        local key, value = word:match("^([%w_.]+)=(.*)$")
+        if not key then
+            refuse("'%s' is not an override: write key=value, for example epochs=3 or data.size=64", word)
+        end
+        local path = {}
+        for part in key:gmatch("[^.]+") do path[#path + 1] = tonumber(part) or part end
+        overrides[#overrides + 1] = { path = path, text = key, value = config.parse_value(value), used = false }
+    end
+end
+
+---Overrides that no configuration of the script has taken.
+---@return string[]
+function config.unused_overrides()
+    local out = {}
+    for _, o in ipairs(overrides) do
+        if not o.used then out[#out + 1] = o.text end
+    end
+    return out
+end
+
+-- A base that holds tables which are no key of any task (pretrain = {...}, finetune = {...}) is a set of
+-- configurations: a task's key at its top would reach no run.
+local function is_set_of_configs(base, tasks)
+    for k, v in pairs(base) do
+        if is_map(v) then
+            local known = false
+            for _, d in ipairs(tasks) do known = known or d[k] ~= nil end
+            if not known then return true end
+        end
+    end
+    return false
+end
+
+local function override_known(base, path, tasks)
+    local node, depth = base, 0
+    while depth < #path and type(node) == "table" and node[path[depth + 1]] ~= nil do
+        depth = depth + 1
+        node = node[path[depth]]
+    end
+    if depth == #path then return true end
+    for from = 1, math.min(depth + 1, #path) do
+        if from > 1 or not is_set_of_configs(base, tasks) then
+            for _, d in ipairs(tasks) do
+                if known_path(d, path, from) then return true end
+            end
+        end
+    end
+    return #path == 1 and (path[1] == "seed" or path[1] == "seeds")
+end
+
+local function suggestions(base, tasks)
+    local names = key_names(base)
+    local prefixes = { "" }
+    if is_set_of_configs(base, tasks) then
+        prefixes = {}
+        for k, v in pairs(base) do
+            if is_map(v) then prefixes[#prefixes + 1] = k .. "." end
+        end
+    end
+    for _, d in ipairs(tasks) do
+        for _, n in ipairs(key_names(d)) do
+            for _, prefix in ipairs(prefixes) do names[#names + 1] = prefix .. n end
+        end
+    end
+    local seen, out = {}, {}
+    for _, n in ipairs(names) do
+        if not seen[n] then seen[n] = true; out[#out + 1] = n end
+    end
+    return out
+end
+
+---A frozen configuration from a table, with the command line's overrides over it.
+---@param t table
+---@return table
+function config.new(t)
+    local base = config.plain(t)
+    if #overrides > 0 then
+        local tasks = require("mimic.experiment").task_defaults()
+        for _, o in ipairs(overrides) do
+            if not override_known(base, o.path, tasks) then
+                refuse("unknown key '%s'%s", o.text, suggest.hint(o.text, suggestions(base, tasks)))
+            end
+            local node = base
+            for i = 1, #o.path - 1 do
+                if type(node[o.path[i]]) ~= "table" then node[o.path[i]] = {} end
+                node = node[o.path[i]]
+            end
+            node[o.path[#o.path]] = config.plain(o.value)
+            o.used = true
+        end
+    end
+    return freeze(base)
+end
+
+return setmetatable(config, { __call = function(_, t) return config.new(t) end })

@@ -1,0 +1,293 @@
+-- m.experiment: a script's runs, executed once each. A run is identified by task, configuration, seed,
+-- script text, required files and parent. Done before: returned. Begun before: continued from its last
+-- good checkpoint. Running in a live process: refused.
+local m = require "mimic"
+local config = require "mimic.config"
+local environment = require "mimic.environment"
+local progress = require "mimic.progress"
+local results = require "mimic.results"
+local Run = require "mimic.run"
+
+local experiment = {}
+local Experiment = {}
+Experiment.__index = Experiment
+
+-- Set by `mimic run` and `mimic resume`; a plain `mimic FILE.lua` uses what stands here.
+experiment.options = {
+    db = results.default_path, -- relative to the working folder
+    script = nil,              -- {path, text, words, files?}: what identifies the runs
+    force = false, dry_run = false, fail_fast = false,
+    failed = {}, finished = 0, planned = 0,
+}
+
+local kinds = { "pretrain", "finetune" }
+local tasks = {} -- kind -> {defaults, run}
+local shared -- results database of this process
+local shared_path
+local environment_row, source_of -- filled once per process
+
+---Makes a kind of run of the user's own.
+---@param kind string
+---@param task {defaults: table, run: fun(run: table)}
+function experiment.task(kind, task)
+    if type(task) ~= "table" or type(task.run) ~= "function" or type(task.defaults) ~= "table" then
+        error("m.experiment.task(kind, {defaults = {...}, run = function(run) ... end})", 2)
+    end
+    if not tasks[kind] then kinds[#kinds + 1] = kind end
+    tasks[kind] = task
+end
+
+local function task_of(kind)
+    if not tasks[kind] then
+        local known = false
+        for _, k in ipairs(kinds) do known = known or k == kind end
+        if not known then
+            error(("no task '%s'%s; the tasks are %s"):format(tostring(kind), require("mimic.suggest").hint(tostring(kind), kinds),
+                table.concat(kinds, ", ")), 0)
+        end
+        tasks[kind] = require("mimic." .. kind)
+    end
+    return tasks[kind]
+end
+
+---Defaults of every task, for checking keys.
+---@return table[]
+function experiment.task_defaults()
+    local out = {}
+    for i, kind in ipairs(kinds) do out[i] = task_of(kind).defaults end
+    return out
+end
+
+---The results database of this process, opened for writing at the first use.
+function experiment.store()
+    local path = experiment.options.db
+    if not shared or shared_path ~= path then
+        shared, shared_path = results.open(path, true), path
+        environment_row = nil
+    end
+    return shared
+end
+
+---Commits all metrics of this process, so that a reader sees them.
+function experiment.flush()
+    if shared then shared.db:flush() end
+end
+
+---Closes the database (all metrics are on the disk afterwards).
+function experiment.close()
+    if shared then shared:close() end
+    shared, shared_path, environment_row = nil, nil, nil
+end
+
+local function script()
+    local s = experiment.options.script
+    if not s then
+        local path = arg and arg[0] or "=stdin"
+        s = { path = path, text = m.sys.read_file(path) or path, words = {} }
+        experiment.options.script = s
+    end
+    return s
+end
+
+-- Script, required files and git state as blobs: what a run's row refers to.
+local function sources(store)
+    local s = script()
+    local files, list = {}, {}
+    for i, f in ipairs(s.files or environment.required_files()) do
+        files[i] = { name = f.name, sha = store.db:put_blob(f.text or assert(m.sys.read_file(f.path))) }
+        list[i] = f.name .. " " .. files[i].sha
+    end
+    if not source_of then
+        local git = environment.git(environment.dirname(s.path)) or {}
+        source_of = { git = git.commit and git.commit .. (git.dirty and "+dirty" or ""), diff = git.diff }
+    end
+    return {
+        script = store.db:put_blob(s.text), files = files, sources = m.sha256(table.concat(list, "\n")), git = source_of.git,
+        diff = source_of.diff and source_of.diff ~= "" and store.db:put_blob(source_of.diff) or nil,
+        argv = config.json { script = s.path, words = s.words, cwd = environment.cwd() },
+    }
+end
+
+-- Seeds are not part of it: runs that differ by seed only, also in their parents, share one hash.
+local function config_hash(kind, cfg, parent)
+    local seedless = config.plain(cfg)
+    seedless.seed = nil
+    return m.sha256(config.json { kind = kind, config = seedless, parent = parent and parent.hash or "" })
+end
+
+local function say(...)
+    progress.clear()
+    io.stdout:write(string.format(...), "\n")
+    io.stdout:flush()
+end
+
+local function complain(...)
+    progress.clear()
+    io.stderr:write("mimic: ", string.format(...), "\n")
+end
+
+local function continue_command(run)
+    local s = script()
+    local words = { "mimic" }
+    if experiment.options.chdir then words[#words + 1] = "-C " .. experiment.options.chdir end
+    if experiment.options.db ~= results.default_path then words[#words + 1] = "--db " .. experiment.options.db end
+    if experiment.options.script_is_file then
+        words[#words + 1] = "run " .. s.path
+        for _, w in ipairs(s.words) do words[#words + 1] = w:find("[^%w=._/,-]") and "'" .. w .. "'" or w end
+    else
+        words[#words + 1] = "resume " .. run.uid
+    end
+    return table.concat(words, " ")
+end
+
+-- The lock of a run, held until the process ends or lets go: what tells a live run from a crashed one.
+local function lock(store, row)
+    m.sys.mkdirs(store:file(results.run_dir(row.uid)))
+    local handle = m.sys.flock(store:file(results.run_dir(row.uid)) .. "/lock", true)
+    local w = store:worker_of(row.id)
+    if not handle then
+        error(("run %d (%s) is being executed by another process%s; wait for it, or stop it first"):format(row.id, row.name,
+            w and (", pid %d on %s"):format(w.pid, w.host) or ""), 0)
+    end
+    local silent = (m.sys.time() - (row.heartbeat or 0)) / 1000
+    if row.state == "running" and w and w.host ~= m.sys.hostname() and silent < 60 then
+        handle:close()
+        error(("run %d (%s) was reported alive %d s ago by pid %d on %s; wait for it, or stop it first"):format(row.id, row.name,
+            silent, w.pid, w.host), 0)
+    end
+    return handle
+end
+
+-- A crash report for the screen and the database: what a handler of xpcall returns.
+local function with_traceback(e)
+    if e == Run.Stop then return e end
+    return debug.traceback(tostring(e), 2)
+end
+
+local function execute(store, run, task, env)
+    local row = store:run(run.id)
+    local held <close> = lock(store, row) -- luacheck: ignore held
+    store:start(row, env)
+    run.state = "running"
+    local from = run:prepare()
+    if row.started then
+        complain("%s: continuing from %s (was %s)", run:label(), from and "step " .. from or "the start", row.state)
+    end
+    m.seed(run.seed)
+    math.randomseed(run.seed)
+    local before = config.json(run.config)
+    local ok, err = xpcall(task.run, with_traceback, run)
+    progress.finish()
+    if ok and config.json(run.config) ~= before then
+        ok, err = false, "the task changed its configuration while it ran"
+    end
+    if ok then
+        store:finish(run.id, "done")
+        run.state = "done"
+        return
+    end
+    local stopped = err == Run.Stop
+    run.state = stopped and "interrupted" or "failed"
+    local saved, why = pcall(store.finish, store, run.id, run.state, not stopped and err or nil)
+    if not saved then complain("%s: its end could not be recorded: %s", run:label(), why) end
+    if not stopped then complain("%s failed: %s", run:label(), err) end
+    complain("%s: %s; continue with\n  %s", run:label(), run.saved and "saved at step " .. run.saved or "nothing saved yet, begins anew",
+        continue_command(run))
+    if stopped then error(Run.Stop, 0) end
+end
+
+local function announce(store, run)
+    local golden = store:golden(run.id)
+    if golden then say("%s", golden) end
+end
+
+local function one(self, spec, seed)
+    local task = task_of(spec.kind)
+    local opts = experiment.options
+    local parent = spec.parent or nil
+    if type(parent) == "table" and getmetatable(parent) ~= Run then -- runs of several seeds: the one of this seed
+        local found = parent[1]
+        for _, p in ipairs(parent) do
+            if p.seed == seed then found = p end
+        end
+        parent = found
+    end
+    local others = {}
+    for _, kind in ipairs(kinds) do
+        if kind ~= spec.kind then others[#others + 1] = task_of(kind).defaults end
+    end
+    local cfg = config.resolve(spec.config or {}, task.defaults, others, spec.kind)
+    if seed then cfg.seed = seed end
+    if math.type(cfg.seed) ~= "integer" or cfg.seed < 0 then error("seed: expected a whole number >= 0", 0) end
+    local name = spec.name or spec.kind
+    local planned = { kind = spec.kind, name = name, seed = cfg.seed, state = "planned" }
+    if parent and parent.state ~= "done" and not opts.dry_run then
+        complain("%s seed %d: left out, its parent %s is %s", name, cfg.seed, parent.name, parent.state)
+        planned.state = "skipped"
+        return Run.new(nil, planned, cfg, parent)
+    end
+    local hash = config_hash(spec.kind, cfg, parent)
+    if opts.dry_run then
+        opts.planned = opts.planned + 1
+        say("%-10s %-20s seed %d  %s%s", spec.kind, name, cfg.seed, hash:sub(1, 8), parent and "  after " .. parent.name or "")
+        local run = Run.new(nil, planned, cfg, parent)
+        run.hash = hash
+        return run
+    end
+
+    local store = experiment.store()
+    local src = sources(store)
+    environment_row = environment_row or store:environment(environment.collect(store.db))
+    local identity = {
+        hash = hash, seed = cfg.seed, experiment = store:experiment(self.name), script = src.script, parent = parent and parent.id,
+        sources = src.sources,
+    }
+    local row = not (opts.force and not self.forced[hash .. cfg.seed]) and store:same(identity) or nil
+    if not row then
+        local json = config.json(cfg)
+        row = store:create {
+            experiment = identity.experiment, parent = identity.parent, kind = spec.kind, name = name, hash = hash, seed = cfg.seed,
+            script = src.script, diff = src.diff, git = src.git, env = environment_row, argv = src.argv, config = cfg,
+            sources = src.sources, files = src.files, json = store.db:put_blob(json),
+        }
+        self.forced[hash .. cfg.seed] = true
+    end
+    local run = Run.new(store, row, cfg, parent)
+    run.hash = hash
+    if row.state ~= "done" then
+        execute(store, run, task, environment_row)
+        if run.state == "failed" then
+            opts.failed[#opts.failed + 1] = run
+            if opts.fail_fast then error(("%s failed"):format(run:label()), 0) end
+            return run
+        end
+    end
+    opts.finished = opts.finished + 1
+    announce(store, run)
+    return run
+end
+
+---Executes a run, or returns it when it is done already.
+---@param spec {kind: string, name: string?, config: table?, parent: table?, seeds: integer[]?}
+---@return table run handle; with `seeds` the list of the handles
+function Experiment:run(spec)
+    for k in pairs(spec) do
+        if not ({ kind = 1, name = 1, config = 1, parent = 1, seeds = 1 })[k] then
+            error(("exp:run has no field '%s'%s"):format(tostring(k),
+                require("mimic.suggest").hint(tostring(k), { "kind", "name", "config", "parent", "seeds" })), 2)
+        end
+    end
+    if not spec.seeds then return one(self, spec) end
+    local out = {}
+    for i = 1, #spec.seeds do out[i] = one(self, spec, spec.seeds[i]) end
+    return out
+end
+
+---@param name string
+---@return table
+function experiment.new(name)
+    if type(name) ~= "string" or name == "" then error('m.experiment takes a name: m.experiment "fer"', 2) end
+    return setmetatable({ name = name, forced = {} }, Experiment)
+end
+
+return setmetatable(experiment, { __call = function(_, name) return experiment.new(name) end })

@@ -1,0 +1,233 @@
+-- A run: the handle a script gets from exp:run, and the object a task records through while it is
+-- executed. Rule: a row about a file is written after the file is durable, so any crash leaves a
+-- database whose last good checkpoint can be continued from.
+local m = require "mimic"
+local cjson = require "cjson"
+local config = require "mimic.config"
+local progress = require "mimic.progress"
+local results = require "mimic.results"
+
+local Run = {}
+Run.__index = Run
+Run.__name = "mimic.run"
+
+local keep_last = 2
+local spare_bytes = 8 * 2 ^ 20 -- room for the database beside a checkpoint
+local element_bytes = { f32 = 4, bf16 = 2, f64 = 8, i32 = 4, u8 = 1 }
+
+-- What run:stop() raises; the experiment tells it from an error by identity.
+local Stop = setmetatable({}, { __tostring = function() return "interrupted: the run can be resumed" end })
+Run.Stop = Stop
+
+---@param store table|nil results database
+---@param row table row of the run, or a planned one without id
+---@param cfg table resolved configuration
+---@param parent table|nil run
+function Run.new(store, row, cfg, parent)
+    return setmetatable({
+        store = store, id = row.id, uid = row.uid, kind = row.kind, name = row.name, seed = row.seed, state = row.state,
+        config = cfg, parent = parent, heard = 0,
+    }, Run)
+end
+
+function Run:__tostring()
+    return ("run %s %s (%s, seed %s, %s)"):format(self.id or "-", self.name, self.kind, self.seed, self.state)
+end
+
+function Run:label()
+    return ("%s seed %d"):format(self.name, self.seed)
+end
+
+local function warn(...)
+    progress.clear()
+    io.stderr:write("mimic: ", string.format(...), "\n")
+end
+
+-- A task's tensor results are read here, so that it may log what an op returned.
+local function number(v)
+    if type(v) == "userdata" then return v:item() end
+    return v
+end
+
+---Records values of named series at a step. Never waits for the disk.
+---@param step integer
+---@param values table<string, number>
+function Run:log(step, values)
+    for name, v in pairs(values) do
+        self.store.db:log(self.id, name, step, number(v))
+    end
+    local now = m.sys.clock()
+    if now - self.heard > 10 then
+        self.heard = now
+        self.store:heartbeat(self.id, step)
+    end
+end
+
+---What the progress line shows: phase, epoch, epochs, loss, acc, rate, done (0..1).
+function Run:progress(state) -- luacheck: no self
+    progress.show(state)
+end
+
+---Ctrl-C since the start. The task finishes its step, checkpoints, and calls run:stop(); a second Ctrl-C
+---stops at once.
+---@return boolean
+function Run:interrupted() -- luacheck: no self
+    local n = m.interrupted()
+    if n > 1 then error(Stop, 0) end
+    return n > 0
+end
+
+function Run:stop() -- luacheck: no self
+    error(Stop, 0)
+end
+
+local function size_of(tensors)
+    local bytes = 0
+    for _, pair in ipairs(tensors) do
+        local t = pair[2]
+        bytes = bytes + t.numel * (element_bytes[t.dtype] or 4)
+    end
+    return bytes
+end
+
+-- Which checkpoints stay: the last two, the best by value, the final one.
+local function retain(self, goal)
+    local list = self.store:checkpoints(self.id)
+    local best
+    for _, c in ipairs(list) do
+        if c.value and (not best or (goal == "min" and c.value < best.value) or (goal ~= "min" and c.value > best.value)) then
+            best = c
+        end
+    end
+    local drop = {}
+    for i, c in ipairs(list) do
+        if i > keep_last and c ~= best and c.keep ~= "pin" then
+            drop[#drop + 1] = c
+        elseif c.keep ~= "pin" then
+            local keep = c == best and "best" or "last"
+            if keep ~= c.keep then self.store:mark_checkpoint(self.id, c.step, keep) end
+        end
+    end
+    self.store:drop_checkpoints(self.id, drop)
+end
+
+---Saves tensors and a table of plain values, from which run:resume() of a later attempt continues.
+---@param step integer
+---@param tensors {[1]: string, [2]: any}[]
+---@param meta table deterministic: the file's hash is the run's fingerprint
+---@param opts {final: boolean?, value: number?, goal: string?}|nil
+---@return string path
+function Run:checkpoint(step, tensors, meta, opts)
+    opts = opts or {}
+    local store = self.store
+    local relative = ("%s/step-%d.safetensors"):format(results.run_dir(self.uid), step)
+    local path = store:file(relative)
+    local need = size_of(tensors) + spare_bytes
+    local free = m.sys.free_bytes(store.dir)
+    if free and free < need then
+        error(("no room for the checkpoint of step %d: it needs %.1f MiB, %s has %.1f MiB free"):format(step, need / 2 ^ 20,
+            store.dir, free / 2 ^ 20), 0)
+    end
+    store.db:flush()
+    local sha, bytes = m.safetensors.save(path, tensors, { mimic = config.json(meta or {}), step = tostring(step) })
+    local value = opts.value and number(opts.value)
+    store:add_checkpoint(self.id, {
+        step = step, path = relative, sha = sha, bytes = bytes, value = value, keep = opts.final and "pin" or "last",
+    })
+    self.saved = step
+    retain(self, opts.goal)
+    return path
+end
+
+-- Why a checkpoint's file cannot be used, or nil when it is whole.
+local function fault(path, c)
+    local f = io.open(path, "rb")
+    if not f then return "is missing" end
+    local size = f:seek("end")
+    f:close()
+    if size ~= c.bytes then return ("has %d bytes instead of %d"):format(size, c.bytes) end
+    if m.sha256_file(path) ~= c.sha then return "does not match its recorded hash" end
+end
+
+---Finds the last checkpoint whose file is whole, forgets newer broken ones, and takes back all that was
+---recorded after it. Called before the task starts.
+---@return integer|nil step
+function Run:prepare()
+    local store = self.store
+    local broken = {}
+    self.last = nil
+    for _, c in ipairs(store:checkpoints(self.id)) do
+        local path = store:file(c.path)
+        local why = fault(path, c)
+        if not why then
+            local f = m.safetensors.open(path)
+            local meta = f:meta("mimic")
+            f:close()
+            self.last = { path = path, step = c.step, meta = meta and cjson.decode(meta) or {} }
+            break
+        end
+        warn("%s: %s %s; falling back to an earlier checkpoint", self:label(), path, why)
+        store:event(self.id, 4, "checkpoint", ("%s %s"):format(c.path, why))
+        broken[#broken + 1] = c
+    end
+    store:drop_checkpoints(self.id, broken)
+    self.saved = self.last and self.last.step
+    store:rewind(self.id, self.saved)
+    return self.saved
+end
+
+---The checkpoint to continue from: {path, step, meta}, or nil at the start of a run.
+function Run:resume()
+    return self.last
+end
+
+---With a value: records it (accuracies in percent). Without: the recorded value, n and step; NaN for a
+---run that is not done, nil for a result that a finished run does not have.
+---@param dataset string
+---@param split string
+---@param metric string
+---@param value number|nil
+---@param n integer|nil
+---@param step integer|nil
+function Run:result(dataset, split, metric, value, n, step)
+    if value ~= nil then
+        self.store:add_result(self.id, dataset, split, metric, number(value), n, step)
+        return
+    end
+    if self.state ~= "done" and self.state ~= "running" then return 0 / 0 end
+    return self.store:result(self.id, dataset, split, metric)
+end
+
+---Counts by true and predicted class, both numbered from 1.
+function Run:confusion(dataset, split, counts)
+    self.store:add_confusion(self.id, dataset, split, counts)
+end
+
+---Keeps bytes (a picture, a text) with the run.
+function Run:artifact(name, kind, bytes, step)
+    self.store:add_artifact(self.id, name, kind, bytes, step)
+end
+
+---Path of the final checkpoint.
+---@return string
+function Run:weights()
+    if self.state == "planned" then return "" end
+    local list = self.store:checkpoints(self.id)
+    local c = list[1]
+    for _, x in ipairs(list) do
+        if x.keep == "pin" then c = x; break end
+    end
+    if not c then error(("%s: the run has no checkpoint"):format(self:label()), 0) end
+    local path = self.store:file(c.path)
+    local why = fault(path, c)
+    if why then error(("%s: %s %s"):format(self:label(), path, why), 0) end
+    return path
+end
+
+---Recorded values of a series: list of {step, value}.
+function Run:curve(name)
+    return (self.store.db:rows([[SELECT k.step, k.value FROM metric k JOIN series s ON s.id = k.series
+      WHERE s.run = ? AND s.name = ? ORDER BY k.step]], self.id, name))
+end
+
+return Run
