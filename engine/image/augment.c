@@ -1,0 +1,185 @@
+/* The augmentation operators by name and argument, and RandAugment over them (method.md 6.5).
+ * Arguments are checked here, so the operators themselves cannot fail but for memory. */
+#include "image/image_impl.h"
+
+#include <math.h>
+
+static const double pi = 3.14159265358979323846;
+
+/* Range of the argument a of every operator. */
+static const struct {
+    const char *name;
+    double lo, hi;
+} ops[MIMIC_AUG_COUNT] = {
+    [MIMIC_AUG_AUTOCONTRAST] = {"autocontrast", 0, 0},
+    [MIMIC_AUG_EQUALIZE] = {"equalize", 0, 0},
+    [MIMIC_AUG_INVERT] = {"invert", 0, 0},
+    [MIMIC_AUG_ROTATE] = {"rotate", -1e6, 1e6},
+    [MIMIC_AUG_POSTERIZE] = {"posterize", 0, 8},
+    [MIMIC_AUG_SOLARIZE] = {"solarize", 0, 256},
+    [MIMIC_AUG_SOLARIZE_ADD] = {"solarize_add", -255, 255},
+    [MIMIC_AUG_COLOR] = {"color", -100, 100},
+    [MIMIC_AUG_CONTRAST] = {"contrast", -100, 100},
+    [MIMIC_AUG_BRIGHTNESS] = {"brightness", -100, 100},
+    [MIMIC_AUG_SHARPNESS] = {"sharpness", -100, 100},
+    [MIMIC_AUG_SHEAR_X] = {"shear_x", -100, 100},
+    [MIMIC_AUG_SHEAR_Y] = {"shear_y", -100, 100},
+    [MIMIC_AUG_TRANSLATE_X] = {"translate_x", -1e6, 1e6},
+    [MIMIC_AUG_TRANSLATE_Y] = {"translate_y", -1e6, 1e6},
+    [MIMIC_AUG_HUE] = {"hue", -0.5, 0.5},
+    [MIMIC_AUG_GREY] = {"grey", 0, 0},
+    [MIMIC_AUG_BLUR] = {"blur", 0, 1000},
+};
+
+const char *mimic_aug_name(mimic_aug op) {
+    return (int)op >= 0 && op < MIMIC_AUG_COUNT ? ops[op].name : "unknown";
+}
+
+/* Pillow rounds the matrix of a rotation to 15 decimals. */
+static double round15(double v) {
+    return nearbyint(v * 1e15) / 1e15;
+}
+
+static void rotation(int width, int height, double degrees, double m[6]) {
+    degrees = fmod(degrees, 360.0);
+    if (degrees < 0)
+        degrees += 360.0;
+    double t = -(degrees * (pi / 180.0)), cx = width / 2.0, cy = height / 2.0;
+    m[0] = m[4] = round15(cos(t));
+    m[1] = round15(sin(t));
+    m[3] = round15(-sin(t));
+    m[2] = m[0] * -cx + m[1] * -cy + 0.0 + cx;
+    m[5] = m[3] * -cx + m[4] * -cy + 0.0 + cy;
+}
+
+static mimic_status warp(mimic_image *img, mimic_image *tmp, mimic_aug op, double a,
+                         mimic_filter filter, const uint8_t fill[3], mimic_err *err) {
+    static const uint8_t black[3];
+    double m[6] = {1, 0, 0, 0, 1, 0};
+    if (op == MIMIC_AUG_ROTATE)
+        rotation(img->width, img->height, a, m);
+    else
+        m[op == MIMIC_AUG_SHEAR_X       ? 1
+          : op == MIMIC_AUG_SHEAR_Y     ? 3
+          : op == MIMIC_AUG_TRANSLATE_X ? 2
+                                        : 5] = a;
+    mimic_status s = mimic_image_affine(img, m, filter, fill ? fill : black, tmp, err);
+    if (s == MIMIC_OK)
+        mimic_image_swap(img, tmp);
+    return s;
+}
+
+mimic_status mimic_augment_run(mimic_image *img, mimic_image *tmp, mimic_aug op, double a, double b,
+                               mimic_filter filter, const uint8_t fill[3], mimic_err *err) {
+    if ((int)op < 0 || op >= MIMIC_AUG_COUNT)
+        return mimic_err_fail(err, MIMIC_EINVAL, "unknown augmentation %d", (int)op);
+    bool takes = ops[op].lo < ops[op].hi;
+    if (takes && !(a >= ops[op].lo && a <= ops[op].hi))
+        return mimic_err_fail(err, MIMIC_EINVAL, "%s: argument %g is outside of %g to %g",
+                              ops[op].name, a, ops[op].lo, ops[op].hi);
+    if (op == MIMIC_AUG_SOLARIZE_ADD && !(b >= 0 && b <= 256))
+        return mimic_err_fail(err, MIMIC_EINVAL, "%s: threshold %g is outside of 0 to 256",
+                              ops[op].name, b);
+    if (!img->pixels)
+        return mimic_err_fail(err, MIMIC_EINVAL, "%s: the picture is empty", ops[op].name);
+    switch (op) {
+    case MIMIC_AUG_AUTOCONTRAST:
+        mimic_image_autocontrast(img);
+        break;
+    case MIMIC_AUG_EQUALIZE:
+        mimic_image_equalize(img);
+        break;
+    case MIMIC_AUG_INVERT:
+        mimic_image_invert(img);
+        break;
+    case MIMIC_AUG_POSTERIZE:
+        mimic_image_posterize(img, (int)a);
+        break;
+    case MIMIC_AUG_SOLARIZE:
+        mimic_image_solarize(img, (int)ceil(a));
+        break;
+    case MIMIC_AUG_SOLARIZE_ADD:
+        mimic_image_solarize_add(img, (int)a, (int)ceil(b));
+        break;
+    case MIMIC_AUG_COLOR:
+        mimic_image_color(img, (float)a);
+        break;
+    case MIMIC_AUG_CONTRAST:
+        mimic_image_contrast(img, (float)a);
+        break;
+    case MIMIC_AUG_BRIGHTNESS:
+        mimic_image_brightness(img, (float)a);
+        break;
+    case MIMIC_AUG_SHARPNESS:
+        return mimic_image_sharpness(img, tmp, (float)a, err);
+    case MIMIC_AUG_HUE:
+        mimic_image_hue(img, a);
+        break;
+    case MIMIC_AUG_GREY:
+        mimic_image_grey(img);
+        break;
+    case MIMIC_AUG_BLUR:
+        return mimic_image_blur(img, tmp, a, err);
+    default:
+        return warp(img, tmp, op, a, filter, fill, err);
+    }
+    return MIMIC_OK;
+}
+
+mimic_status mimic_image_augment(mimic_image *img, mimic_aug op, double a, double b,
+                                 mimic_filter filter, const uint8_t fill[3], mimic_err *err) {
+    mimic_image tmp = {0};
+    mimic_status s = mimic_augment_run(img, &tmp, op, a, b, filter, fill, err);
+    mimic_image_free(&tmp);
+    return s;
+}
+
+static double either_sign(mimic_rng *rng, double v) {
+    return mimic_rng_uniform(rng) < 0.5 ? -v : v;
+}
+
+/* Argument of `op` at level v (magnitude / 10). */
+static double rand_argument(mimic_aug op, double v, const mimic_image *img, mimic_rng *rng) {
+    switch (op) {
+    case MIMIC_AUG_ROTATE:
+        return either_sign(rng, 30.0 * v);
+    case MIMIC_AUG_POSTERIZE:
+        return 4 - (int)(4 * v);
+    case MIMIC_AUG_SOLARIZE:
+        return 256 - (int)(256 * v);
+    case MIMIC_AUG_SOLARIZE_ADD:
+        return fmin(128, (int)(110 * v));
+    case MIMIC_AUG_COLOR:
+    case MIMIC_AUG_CONTRAST:
+    case MIMIC_AUG_BRIGHTNESS:
+    case MIMIC_AUG_SHARPNESS:
+        return fmax(0.1, 1.0 + either_sign(rng, 0.9 * v));
+    case MIMIC_AUG_SHEAR_X:
+    case MIMIC_AUG_SHEAR_Y:
+        return either_sign(rng, 0.3 * v);
+    case MIMIC_AUG_TRANSLATE_X:
+        return either_sign(rng, 0.45 * v) * img->width;
+    case MIMIC_AUG_TRANSLATE_Y:
+        return either_sign(rng, 0.45 * v) * img->height;
+    default:
+        return 0;
+    }
+}
+
+mimic_status mimic_randaugment(mimic_image *img, mimic_image *tmp, mimic_rng *rng, int n, double m,
+                               double std, mimic_filter filter, const uint8_t fill[3],
+                               mimic_err *err) {
+    const uint32_t count = MIMIC_AUG_TRANSLATE_Y + 1; /* the first fifteen of mimic_aug */
+    mimic_status s = MIMIC_OK;
+    for (int i = 0; i < n && s == MIMIC_OK; i++) {
+        mimic_aug op = (mimic_aug)mimic_rng_below(rng, count);
+        if (mimic_rng_uniform(rng) >= 0.5)
+            continue;
+        double level = m;
+        if (std > 0)
+            level += std * mimic_rng_normal(rng);
+        double a = rand_argument(op, fmin(10, fmax(0, level)) / 10, img, rng);
+        s = mimic_augment_run(img, tmp, op, a, 128, filter, fill, err);
+    }
+    return s;
+}
