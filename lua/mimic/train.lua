@@ -1,0 +1,202 @@
+-- The resumable training loop that every task uses.
+-- Rule: a step's numbers depend on (seed, step) only and everything else that matters is in the checkpoint,
+-- so a run that was interrupted ends in the same bits as one that was not.
+local m = require "mimic"
+local weights = require "mimic.weights"
+
+local train = {}
+
+--- Keys every task shares, with their defaults.
+train.defaults = {
+    epochs = 50, batch = 64, accumulate = 1,
+    precision = "f32",         -- f32 | bf16 (f32 masters and losses)
+    log_every = 10,            -- updates between two logged values
+    checkpoint_epochs = 1,     -- epochs between two checkpoints
+    checkpoint_seconds = 600,  -- and at most this long inside an epoch; 0 = off
+}
+
+---@class train.Spec
+---@field model nn.Module
+---@field optimizer optim.Optimizer
+---@field schedule fun(epoch: number): number
+---@field loader any m.data.loader
+---@field config table train.defaults' keys
+---@field phase string for the progress line
+---@field step fun(batch: table, at: train.At): any, table? scalar loss, and tensors or numbers to log
+---@field epoch_end (fun(at: train.At): table?)? called in evaluation mode; returns {value, goal, acc}
+---@field save (fun(): table)? the task's own state: plain values, exact as JSON
+---@field load (fun(state: table))?
+
+---@class train.At
+---@field epoch integer epochs finished
+---@field epochs integer
+---@field position integer batches of this epoch finished
+---@field update integer optimiser updates finished
+---@field step integer batches finished since the start
+---@field fraction number epoch with its fraction
+
+-- Sums are kept exact through JSON.
+local function pack(x) return ("%a"):format(x) end
+
+---@class train.Loop
+local Loop = {}
+Loop.__index = Loop
+
+local function integer(x) return math.tointeger(x) or error("checkpoint: a count is no integer", 0) end
+
+function Loop:restore()
+    local last = self.run:resume()
+    if not last then return end
+    local meta = last.meta
+    local file = m.safetensors.open(last.path)
+    local ok, err = pcall(function()
+        weights.copy(self.spec.model, file, last.path,
+            { drop = function(name) return name:find("^optimizer%.") ~= nil end })
+        self.spec.optimizer:restore(file, integer(meta.update))
+    end)
+    file:close()
+    if not ok then error(err, 0) end
+    local at = self.at
+    at.epoch, at.position, at.update = integer(meta.epoch), integer(meta.position), integer(meta.update)
+    self.loss_sum, self.loss_count = tonumber(meta.loss_sum), integer(meta.loss_count)
+    if self.spec.load then self.spec.load(meta.task or {}) end
+    self.saved = at.update
+    self.saved_epoch = at.epoch
+end
+
+function Loop:save(value, goal, final)
+    local spec, at = self.spec, self.at
+    local tensors = weights.list(spec.model)
+    for _, pair in ipairs(spec.optimizer:state()) do tensors[#tensors + 1] = pair end
+    local meta = {
+        epoch = at.epoch, position = at.position, update = at.update,
+        loss_sum = pack(self.loss_sum), loss_count = self.loss_count,
+        task = spec.save and spec.save() or nil,
+    }
+    self.run:checkpoint(at.update, tensors, meta, { value = value, goal = goal, final = final })
+    self.saved, self.saved_epoch = at.update, at.epoch
+    self.saved_at = m.sys.clock()
+end
+
+-- A loss that is no number ends the run with all that is needed to look into it.
+function Loop:refuse(value, batch, lr)
+    local list = batch.index:tolist()
+    local shown = table.concat(list, " ", 1, math.min(#list, 16))
+    error(("loss is %s at step %d (epoch %d, batch %d, update %d), lr %g, samples %s%s; the last "
+        .. "checkpoint is of update %s. m.check_nan(true) names the first operator that gives no number.")
+        :format(tostring(value), self.at.step, self.at.epoch, self.at.position, self.at.update, lr, shown,
+            #list > 16 and " ..." or "", tostring(self.saved or "none")), 0)
+end
+
+-- One batch: forward and backward; the update when its group of batches is complete.
+function Loop:batch(batch, lr, last_of_epoch)
+    local spec, at, c = self.spec, self.at, self.spec.config
+    m.set_step(at.step)
+    local loss, parts = spec.step(batch, at)
+    local value = loss:item()
+    if value ~= value or value == math.huge or value == -math.huge then self:refuse(value, batch, lr) end
+    loss:backward()
+    self.pending = self.pending + 1
+    self.loss_sum, self.loss_count = self.loss_sum + value, self.loss_count + 1
+    self.value = value
+    if self.pending < c.accumulate and not last_of_epoch then return end
+    local log = (at.update + 1) % c.log_every == 0
+    local norm = spec.optimizer:step(lr, 1 / self.pending, log)
+    self.pending = 0
+    at.update = at.update + 1
+    if log then self:log(value, parts, lr, norm) end
+end
+
+function Loop:log(value, parts, lr, norm)
+    local values = { ["train/loss"] = value, ["train/lr"] = lr, ["train/grad_norm"] = norm }
+    for name, part in pairs(parts or {}) do
+        values["train/" .. name] = type(part) == "userdata" and part:item() or part
+    end
+    self.run:log(self.at.update, values)
+end
+
+function Loop:show(samples, seconds)
+    local at, batches = self.at, self.batches
+    self.run:progress {
+        phase = self.spec.phase, epoch = math.min(at.epoch + 1, at.epochs), epochs = at.epochs,
+        loss = self.value,
+        acc = self.acc, rate = seconds > 0 and samples / seconds or nil,
+        done = (at.epoch * batches + at.position) / (at.epochs * batches),
+    }
+end
+
+-- Ctrl-C is answered between updates only, so that no gradient is half gathered.
+function Loop:pause_if_asked()
+    if not self.run:interrupted() then return end
+    if self.saved ~= self.at.update or self.saved_epoch ~= self.at.epoch then self:save() end
+    self.run:stop()
+end
+
+function Loop:epoch()
+    local spec, at, c = self.spec, self.at, self.spec.config
+    spec.model:train()
+    local next_batch, state, control = spec.loader:epoch(at.epoch, at.position)
+    local started, samples = m.sys.clock(), 0
+    while at.position < self.batches do
+        local scope <close> = m.scope() -- luacheck: ignore
+        local batch = next_batch(state, control)
+        if not batch then error("the loader ended its epoch early", 0) end
+        control = batch
+        at.step = at.epoch * self.batches + at.position
+        at.fraction = at.epoch + at.position / self.batches
+        self:batch(batch, spec.schedule(at.fraction), at.position + 1 == self.batches)
+        at.position = at.position + 1
+        samples = samples + batch.n
+        self:show(samples, m.sys.clock() - started)
+        if self.pending == 0 then
+            self:pause_if_asked()
+            local waited = m.sys.clock() - self.saved_at
+            if c.checkpoint_seconds > 0 and waited > c.checkpoint_seconds and at.position < self.batches then
+                self:save()
+            end
+        end
+    end
+    self:finish_epoch(samples, m.sys.clock() - started)
+end
+
+function Loop:finish_epoch(samples, seconds)
+    local spec, at, c = self.spec, self.at, self.spec.config
+    self.run:log(at.update, { ["train/epoch_loss"] = self.loss_sum / math.max(self.loss_count, 1) })
+    if samples > 0 and seconds > 0 then
+        self.run:log(at.update, { ["sys/images_per_second"] = samples / seconds })
+    end
+    at.epoch, at.position = at.epoch + 1, 0
+    at.fraction, at.step = at.epoch, at.epoch * self.batches
+    self.loss_sum, self.loss_count = 0.0, 0
+    spec.model:eval()
+    local report = spec.epoch_end and spec.epoch_end(at) or {}
+    self.acc = report.acc or self.acc
+    self:show(samples, seconds)
+    local final = at.epoch >= at.epochs
+    if final or at.epoch % c.checkpoint_epochs == 0 then self:save(report.value, report.goal, final) end
+    if not final then self:pause_if_asked() end
+end
+
+--- Trains until the last epoch, from the run's last good checkpoint if there is one.
+---@param run table the run object given to a task
+---@param spec train.Spec
+---@return train.At
+function train.loop(run, spec)
+    local c = spec.config
+    local batches = spec.loader.batches
+    if batches < 1 then
+        error(("the training set has fewer pictures than one batch (%d)"):format(c.batch), 0)
+    end
+    local loop = setmetatable({
+        run = run, spec = spec, batches = batches, pending = 0, loss_sum = 0.0, loss_count = 0,
+        saved_at = m.sys.clock(),
+        at = { epoch = 0, epochs = c.epochs, position = 0, update = 0, step = 0, fraction = 0 },
+    }, Loop)
+    m.seed(run.seed)
+    loop:restore()
+    while loop.at.epoch < c.epochs do loop:epoch() end
+    spec.model:eval()
+    return loop.at
+end
+
+return train
