@@ -11,12 +11,12 @@ typedef struct mimic_tape mimic_tape;
 typedef struct mimic_scopes mimic_scopes;
 typedef struct mimic_backend mimic_backend;
 
-#define MIMIC_NAME_DEPTH 32
+enum { MIMIC_NAME_DEPTH = 32, MIMIC_MESSAGE_SIZE = 8192 };
 
 struct mimic_ctx {
     mimic_config cfg;
     mimic_status status;
-    char *message; /* grows; falls back to a fixed text when even that fails */
+    char *message; /* MIMIC_MESSAGE_SIZE bytes, taken at open: a message needs no memory */
     size_t message_size;
     const char *names[MIMIC_NAME_DEPTH]; /* interned */
     int name_depth;
@@ -38,6 +38,7 @@ struct mimic_ctx {
 /* Bytes from the context's allocator (64-byte aligned, not zeroed); NULL after setting the message. Free
  * with mimic_free. Thread-safe; the message is set only on the context's own thread. */
 void *mimic_alloc(mimic_ctx *ctx, size_t bytes);
+void *mimic_try_alloc(mimic_ctx *ctx, size_t bytes); /* the same, leaving the message alone */
 void *mimic_calloc(mimic_ctx *ctx, size_t bytes);
 void *mimic_realloc(mimic_ctx *ctx, void *p, size_t old_bytes, size_t bytes);
 void mimic_free(mimic_ctx *ctx, void *p);
@@ -45,6 +46,10 @@ char *mimic_strdup(mimic_ctx *ctx, const char *s);
 /* One copy of each text for the life of the context; "" on failure (benign: only messages use it). */
 const char *mimic_intern_text(mimic_ctx *ctx, const char *s);
 void mimic_log(mimic_ctx *ctx, int level, const char *fmt, ...) __attribute__((format(printf, 3, 4)));
+
+/* Threads that the engine starts mark themselves; in them the message is never touched. */
+void mimic_mark_worker_thread(void);
+bool mimic_on_own_thread(const mimic_ctx *ctx);
 
 /* Runs fn(arg, i, worker) for i in 0..n-1 on the context's threads, chunks claimed from a counter; returns
  * when all are done. worker is 0..threads-1. The order is free: a result must depend on i alone. Calls
@@ -60,5 +65,11 @@ double mimic_normal_icdf(double p);
 static inline double mimic_open_unit(uint32_t u) {
     return ((double)u + 0.5) * (1.0 / 4294967296.0);
 }
+
+/* Life-cycle hooks of core, called by mimic_open and mimic_close. */
+void mimic_alloc_init(mimic_config *cfg); /* fills in the default allocator */
+mimic_status mimic_threads_init(mimic_ctx *ctx, int threads);
+void mimic_threads_close(mimic_ctx *ctx);
+void mimic_intern_close(mimic_ctx *ctx);
 
 #endif

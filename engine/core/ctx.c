@@ -1,0 +1,66 @@
+/* Life of a context: opens the parts in order, closes them in reverse. No globals. */
+#include <stdlib.h>
+#include <string.h>
+
+#include "core/ctx.h"
+#include "ops/op_impl.h"
+
+mimic_status mimic_open(const mimic_config *cfg, mimic_ctx **out) {
+    *out = NULL;
+    mimic_config c = cfg ? *cfg : (mimic_config){0};
+    mimic_alloc_init(&c);
+    const mimic_backend *backend = mimic_cpu_backend(c.isa ? c.isa : getenv("MIMIC_ISA"));
+    if (!backend)
+        return MIMIC_EUNSUPPORTED;
+    mimic_ctx *ctx = c.alloc(c.user, sizeof *ctx);
+    if (!ctx)
+        return MIMIC_ENOMEM;
+    memset(ctx, 0, sizeof *ctx);
+    ctx->cfg = c;
+    ctx->backend = backend;
+    ctx->seed = c.seed;
+    ctx->grad_enabled = true;
+    ctx->message_size = MIMIC_MESSAGE_SIZE;
+    mimic_status st = MIMIC_ENOMEM;
+    ctx->message = mimic_calloc(ctx, ctx->message_size);
+    if (!ctx->message)
+        goto fail;
+    if ((st = mimic_threads_init(ctx, c.threads)) || (st = mimic_pool_init(ctx)) ||
+        (st = mimic_scopes_init(ctx)) || (st = mimic_tape_init(ctx)))
+        goto fail;
+    *out = ctx;
+    return MIMIC_OK;
+fail:
+    mimic_close(ctx);
+    return st;
+}
+
+void mimic_close(mimic_ctx *ctx) {
+    if (!ctx)
+        return;
+    mimic_threads_close(ctx);
+    mimic_tape_close(ctx);
+    mimic_scopes_close(ctx);
+    mimic_pool_close(ctx);
+    mimic_intern_close(ctx);
+    mimic_free(ctx, ctx->message);
+    mimic_config c = ctx->cfg;
+    c.free(c.user, ctx);
+}
+
+const char *mimic_isa(const mimic_ctx *ctx) {
+    const char *slash = strchr(ctx->backend->name, '/');
+    return slash ? slash + 1 : ctx->backend->name;
+}
+
+void mimic_check_nan(mimic_ctx *ctx, bool on) {
+    ctx->check_nan = on;
+}
+
+bool mimic_grad_enabled(const mimic_ctx *ctx) {
+    return ctx->grad_enabled;
+}
+
+void mimic_set_grad_enabled(mimic_ctx *ctx, bool on) {
+    ctx->grad_enabled = on;
+}
