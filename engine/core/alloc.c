@@ -1,4 +1,5 @@
 /* Allocation through the context: 64-byte aligned, counted, with fault injection. */
+#include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
 

@@ -1,5 +1,6 @@
 /* The context's compute threads. A job is n chunks claimed from one atomic counter; the caller works too.
  * Workers spin for a short while after a job, because the next one mostly follows at once, then sleep. */
+#define _GNU_SOURCE /* sched_getaffinity */
 #include <pthread.h>
 #include <sched.h>
 #include <stdatomic.h>
