@@ -1,0 +1,318 @@
+/* m.data: data sets, loaders and their epochs, the synthetic sets. Samples, epochs and batches
+ * count from 0, as in files. A loader keeps its data set alive. */
+#include "l_mimic.h"
+
+#include <string.h>
+
+typedef struct data_box {
+    mimic_dataset *d;
+} data_box;
+
+typedef struct loader_box { /* user value 1: the data set */
+    mimic_loader *l;
+    int64_t run; /* epochs started: an older iterator must not go on */
+} loader_box;
+
+static mimic_dataset *dataset(lua_State *L, int arg) {
+    data_box *box = mimicl_check(L, arg, MIMICL_DATASET);
+    if (!box->d)
+        mimicl_error(L, MIMIC_ESTATE, "the data set is closed");
+    return box->d;
+}
+
+static int data_open(lua_State *L) {
+    mimicl *b = mimicl_self(L);
+    mimicl_options(L, 1, "m.data.open", "path|format|split|label_column|need_labels");
+    mimic_dataset_config cfg = {
+        .path = mimicl_text(L, 1, "path", NULL),
+        .format = mimicl_text(L, 1, "format", NULL),
+        .split = mimicl_text(L, 1, "split", NULL),
+        .label_column = mimicl_text(L, 1, "label_column", NULL),
+        .need_labels = mimicl_boolean(L, 1, "need_labels", false),
+    };
+    if (!cfg.path)
+        mimicl_error(L, MIMIC_EINVAL, "m.data.open: path must be given");
+    data_box *box = mimicl_new(L, MIMICL_DATASET, sizeof *box, 0);
+    mimicl_ok(L, b, mimic_dataset_open(b->ctx, &cfg, &box->d));
+    return 1;
+}
+
+static int data_gc(lua_State *L) {
+    const mimicl *b = lua_touserdata(L, lua_upvalueindex(1));
+    data_box *box = lua_touserdata(L, 1);
+    if (b->ctx)
+        mimic_dataset_free(box->d);
+    box->d = NULL;
+    return 0;
+}
+
+/* The 0-based sample number at arg 2. */
+static int64_t sample(lua_State *L, const mimic_dataset *d) {
+    int64_t i = luaL_checkinteger(L, 2);
+    if (i < 0 || i >= mimic_dataset_size(d))
+        mimicl_error(L, MIMIC_EINVAL, "sample %lld is outside 0..%lld", (long long)i,
+                     (long long)mimic_dataset_size(d) - 1);
+    return i;
+}
+
+static int data_class_name(lua_State *L) {
+    const mimic_dataset *d = dataset(L, 1);
+    lua_Integer k = luaL_checkinteger(L, 2);
+    if (k < 0 || k >= mimic_dataset_classes(d))
+        mimicl_error(L, MIMIC_EINVAL, "class %lld is outside 0..%d", (long long)k,
+                     mimic_dataset_classes(d) - 1);
+    lua_pushstring(L, mimic_dataset_class_name(d, (int)k));
+    return 1;
+}
+
+static int data_label(lua_State *L) {
+    const mimic_dataset *d = dataset(L, 1);
+    lua_pushinteger(L, mimic_dataset_label(d, sample(L, d)));
+    return 1;
+}
+
+static int data_name(lua_State *L) {
+    const mimic_dataset *d = dataset(L, 1);
+    lua_pushstring(L, mimic_dataset_sample_name(d, sample(L, d)));
+    return 1;
+}
+
+static int data_read(lua_State *L) {
+    const mimic_dataset *d = dataset(L, 1);
+    int64_t i = sample(L, d);
+    mimic_err err = {""};
+    mimic_image *img = mimicl_new_image(L);
+    mimicl_check_err(L, mimic_dataset_read(d, i, img, &err), &err);
+    return 1;
+}
+
+/* d:counts() -> list; entry k+1 is class k's */
+static int data_counts(lua_State *L) {
+    const mimic_dataset *d = dataset(L, 1);
+    int n = mimic_dataset_classes(d);
+    int64_t *counts = mimicl_buffer(L, (size_t)n, sizeof *counts);
+    memset(counts, 0, (size_t)n * sizeof *counts);
+    mimic_dataset_counts(d, counts);
+    lua_createtable(L, n, 0);
+    for (int k = 0; k < n; k++) {
+        lua_pushinteger(L, counts[k]);
+        lua_rawseti(L, -2, k + 1);
+    }
+    return 1;
+}
+
+static int data_hash(lua_State *L) {
+    uint8_t hash[32];
+    mimic_dataset_hash(dataset(L, 1), hash);
+    mimicl_push_hex(L, hash, sizeof hash);
+    return 1;
+}
+
+static int data_length(lua_State *L) {
+    lua_pushinteger(L, mimic_dataset_size(dataset(L, 1)));
+    return 1;
+}
+
+static int data_index(lua_State *L) {
+    if (mimicl_method(L))
+        return 1;
+    const mimic_dataset *d = dataset(L, 1);
+    const char *key = lua_type(L, 2) == LUA_TSTRING ? lua_tostring(L, 2) : "";
+    switch (mimicl_choice("classes|format|dropped", key, strlen(key))) {
+    case 0:
+        lua_pushinteger(L, mimic_dataset_classes(d));
+        break;
+    case 1:
+        lua_pushstring(L, mimic_dataset_format(d));
+        break;
+    case 2:
+        lua_pushinteger(L, mimic_dataset_dropped(d));
+        break;
+    default:
+        lua_pushnil(L);
+    }
+    return 1;
+}
+
+/* --- loaders
+ * -------------------------------------------------------------------------------------- */
+
+static mimic_loader *loader(lua_State *L, int arg) {
+    loader_box *box = mimicl_check(L, arg, MIMICL_LOADER);
+    if (!box->l)
+        mimicl_error(L, MIMIC_ESTATE, "the loader is closed");
+    return box->l;
+}
+
+static int loader_new(lua_State *L) {
+    mimicl *b = mimicl_self(L);
+    mimic_dataset *d = dataset(L, 1);
+    mimicl_options(L, 2, "m.data.loader",
+                   "batch|views|shuffle|balanced|drop_last|workers|ahead|seed|skip_damaged|cache|"
+                   "transform");
+    int64_t cache = mimicl_integer(L, 2, "cache", 0);
+    mimic_loader_config cfg = {
+        .batch = (int)mimicl_integer(L, 2, "batch", 1),
+        .views = (int)mimicl_integer(L, 2, "views", 1),
+        .shuffle = mimicl_boolean(L, 2, "shuffle", false),
+        .balanced = mimicl_boolean(L, 2, "balanced", false),
+        .drop_last = mimicl_boolean(L, 2, "drop_last", false),
+        .workers = (int)mimicl_integer(L, 2, "workers", 0),
+        .ahead = (int)mimicl_integer(L, 2, "ahead", 0),
+        .seed = (uint64_t)mimicl_integer(L, 2, "seed", (int64_t)mimic_get_seed(b->ctx)),
+        .skip_damaged = mimicl_boolean(L, 2, "skip_damaged", false),
+        .cache_bytes = cache > 0 ? (size_t)cache : 0,
+    };
+    if (lua_getfield(L, 2, "transform") != LUA_TTABLE)
+        mimicl_error(L, MIMIC_EINVAL, "m.data.loader: transform, a table with a size, is missing");
+    mimicl_transform(L, -1, &cfg.transform);
+    loader_box *box = mimicl_new(L, MIMICL_LOADER, sizeof *box, 1);
+    lua_pushvalue(L, 1);
+    lua_setiuservalue(L, -2, 1);
+    mimicl_ok(L, b, mimic_loader_new(b->ctx, d, &cfg, &box->l));
+    return 1;
+}
+
+static int loader_gc(lua_State *L) {
+    const mimicl *b = lua_touserdata(L, lua_upvalueindex(1));
+    loader_box *box = lua_touserdata(L, 1);
+    if (b->ctx)
+        mimic_loader_free(box->l);
+    box->l = NULL;
+    return 0;
+}
+
+static int loader_close(lua_State *L) {
+    mimicl_check(L, 1, MIMICL_LOADER);
+    return loader_gc(L);
+}
+
+/* The iterator of l:epoch; upvalue 2: the loader, 3: which epoch it serves. */
+static int loader_next(lua_State *L) {
+    mimicl *b = mimicl_self(L);
+    int at = lua_upvalueindex(2);
+    mimic_loader *l = loader(L, at);
+    const loader_box *box = lua_touserdata(L, at);
+    if (box->run != lua_tointeger(L, lua_upvalueindex(3)))
+        mimicl_error(L, MIMIC_ESTATE, "l:epoch was called again: this epoch's iterator is over");
+    lua_createtable(L, 0, 4);
+    int batch = lua_gettop(L);
+    mimic_tensor **images = mimicl_new_tensor(L), **labels = mimicl_new_tensor(L);
+    mimic_tensor **index = mimicl_new_tensor(L);
+    mimic_batch got = {0};
+    mimicl_enter(L, b);
+    mimic_status status = mimic_loader_next(l, &got);
+    *images = got.images;
+    *labels = got.labels;
+    *index = got.index;
+    mimicl_ok(L, b, status);
+    if (got.n == 0)
+        return 0;
+    lua_setfield(L, batch, "index");
+    lua_setfield(L, batch, "labels");
+    lua_setfield(L, batch, "images");
+    lua_pushinteger(L, got.n);
+    lua_setfield(L, batch, "n");
+    return 1;
+}
+
+/* l:epoch(e [, position]) -> iterator of {images, labels, index, n} */
+static int loader_epoch(lua_State *L) {
+    mimicl *b = mimicl_self(L);
+    mimic_loader *l = loader(L, 1);
+    loader_box *box = lua_touserdata(L, 1);
+    mimicl_ok(L, b, mimic_loader_start(l, luaL_optinteger(L, 2, 0), luaL_optinteger(L, 3, 0)));
+    lua_pushvalue(L, lua_upvalueindex(1));
+    lua_pushvalue(L, 1);
+    lua_pushinteger(L, ++box->run);
+    lua_pushcclosure(L, loader_next, 3);
+    return 1;
+}
+
+static int loader_index(lua_State *L) {
+    if (mimicl_method(L))
+        return 1;
+    const mimic_loader *l = loader(L, 1);
+    const char *key = lua_type(L, 2) == LUA_TSTRING ? lua_tostring(L, 2) : "";
+    switch (mimicl_choice("batches|damaged", key, strlen(key))) {
+    case 0:
+        lua_pushinteger(L, mimic_loader_batches(l));
+        break;
+    case 1:
+        lua_pushinteger(L, mimic_loader_damaged(l));
+        break;
+    default:
+        lua_pushnil(L);
+    }
+    return 1;
+}
+
+/* --- synthetic sets
+ * ------------------------------------------------------------------------------- */
+
+typedef struct synth_call {
+    lua_State *L;
+    bool failed; /* the error value is on the stack */
+} synth_call;
+
+/* The engine is on the C stack: errors of the script's function wait until it has returned. */
+static void synth_progress(void *user, int64_t done, int64_t total) {
+    synth_call *c = user;
+    if (c->failed)
+        return;
+    lua_getfield(c->L, 1, "progress");
+    lua_pushinteger(c->L, done);
+    lua_pushinteger(c->L, total);
+    c->failed = lua_pcall(c->L, 2, 0, 0) != LUA_OK;
+}
+
+static int data_synth(lua_State *L) {
+    mimicl *b = mimicl_self(L);
+    mimicl_options(L, 1, "m.data.synth",
+                   "dir|seed|general_train|general_val|faces_train|faces_test|size|progress");
+    synth_call call = {.L = L};
+    mimic_synth_config cfg = {
+        .dir = mimicl_text(L, 1, "dir", NULL),
+        .seed = (uint64_t)mimicl_integer(L, 1, "seed", 0),
+        .general_train = (int)mimicl_integer(L, 1, "general_train", 0),
+        .general_val = (int)mimicl_integer(L, 1, "general_val", 0),
+        .faces_train = (int)mimicl_integer(L, 1, "faces_train", 0),
+        .faces_test = (int)mimicl_integer(L, 1, "faces_test", 0),
+        .size = (int)mimicl_integer(L, 1, "size", 0),
+        .user = &call,
+    };
+    if (!cfg.dir)
+        mimicl_error(L, MIMIC_EINVAL, "m.data.synth: dir must be given");
+    if (lua_getfield(L, 1, "progress") == LUA_TFUNCTION)
+        cfg.progress = synth_progress;
+    lua_settop(L, 1);
+    luaL_checkstack(L, 20, "synth");
+    mimic_status status = mimic_synth_write(b->ctx, &cfg);
+    if (call.failed)
+        return lua_error(L);
+    mimicl_ok(L, b, status);
+    return 0;
+}
+
+void mimicl_open_data(lua_State *L, int b) {
+    static const luaL_Reg methods[] = {{"class_name", data_class_name},
+                                       {"label", data_label},
+                                       {"name", data_name},
+                                       {"read", data_read},
+                                       {"counts", data_counts},
+                                       {"hash", data_hash},
+                                       {NULL, NULL}};
+    static const luaL_Reg meta[] = {
+        {"__index", data_index}, {"__len", data_length}, {"__gc", data_gc}, {NULL, NULL}};
+    static const luaL_Reg loader_methods[] = {
+        {"epoch", loader_epoch}, {"close", loader_close}, {NULL, NULL}};
+    static const luaL_Reg loader_meta[] = {
+        {"__index", loader_index}, {"__gc", loader_gc}, {"__close", loader_gc}, {NULL, NULL}};
+    static const luaL_Reg functions[] = {
+        {"open", data_open}, {"loader", loader_new}, {"synth", data_synth}, {NULL, NULL}};
+    mimicl_class(L, b, MIMICL_DATASET, "mimic.dataset", methods, meta);
+    mimicl_class(L, b, MIMICL_LOADER, "mimic.loader", loader_methods, loader_meta);
+    lua_newtable(L);
+    mimicl_functions(L, b, functions);
+    lua_setfield(L, -2, "data");
+}
