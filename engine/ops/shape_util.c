@@ -155,6 +155,15 @@ void mimic_take(mimic_tensor *t, mimic_tensor **out) {
     *out = t;
 }
 
+void mimic_give(mimic_vjp *g, mimic_tensor **t, int n) {
+    for (int i = 0; i < n; i++) {
+        if (g->need[i])
+            g->din[i] = t[i];
+        else
+            mimic_tensor_release(t[i]);
+    }
+}
+
 mimic_status mimic_apply_1(mimic_ctx *ctx, const mimic_op *op, mimic_tensor *a,
                            mimic_tensor **out) {
     mimic_attrs attrs;

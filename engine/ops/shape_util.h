@@ -24,6 +24,8 @@ mimic_status mimic_want_list_shape(const mimic_call *c);
 
 /* out = t with a new reference. */
 void mimic_take(mimic_tensor *t, mimic_tensor **out);
+/* Moves the first n of `t` to din where they are needed and drops the others. */
+void mimic_give(mimic_vjp *g, mimic_tensor **t, int n);
 /* op of one or two tensors, no attributes. */
 mimic_status mimic_apply_1(mimic_ctx *ctx, const mimic_op *op, mimic_tensor *a, mimic_tensor **out);
 mimic_status mimic_apply_2(mimic_ctx *ctx, const mimic_op *op, mimic_tensor *a, mimic_tensor *b,

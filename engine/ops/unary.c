@@ -1,0 +1,159 @@
+/* Elementwise operators of one tensor: scale, exp, log, sqrt, relu, gelu, and the two gradients that need a
+ * kernel of their own. */
+#include "ops/shape_util.h"
+
+static mimic_status unary_shape(mimic_call *c) {
+    mimic_out_like(c, 0, c->in[0], (mimic_dtype)c->in[0]->dtype);
+    return MIMIC_OK;
+}
+
+static mimic_status pair_shape(mimic_call *c) {
+    mimic_status s = mimic_want_like(c, 1, 0);
+    if (s == MIMIC_OK)
+        mimic_out_like(c, 0, c->in[0], (mimic_dtype)c->in[0]->dtype);
+    return s;
+}
+
+static mimic_status scale_vjp(mimic_vjp *g) {
+    return mimic_apply_scaled(g->ctx, g->dout[0], g->attrs.v[0].f, &g->din[0]);
+}
+
+static mimic_status exp_vjp(mimic_vjp *g) {
+    return mimic_apply_2(g->ctx, &mimic_op_mul, g->dout[0], g->out[0], &g->din[0]);
+}
+
+static mimic_status log_vjp(mimic_vjp *g) {
+    return mimic_apply_2(g->ctx, &mimic_op_div, g->dout[0], g->in[0], &g->din[0]);
+}
+
+static mimic_status sqrt_vjp(mimic_vjp *g) {
+    mimic_tensor *t = NULL;
+    mimic_status s = mimic_apply_2(g->ctx, &mimic_op_div, g->dout[0], g->out[0], &t);
+    if (s == MIMIC_OK)
+        s = mimic_apply_scaled(g->ctx, t, 0.5, &g->din[0]);
+    mimic_tensor_release(t);
+    return s;
+}
+
+static mimic_status relu_vjp(mimic_vjp *g) {
+    return mimic_apply_2(g->ctx, &mimic_op_relu_bwd, g->dout[0], g->out[0], &g->din[0]);
+}
+
+static mimic_status gelu_vjp(mimic_vjp *g) {
+    return mimic_apply1(g->ctx, &mimic_op_gelu_bwd, &g->attrs, &g->din[0], 2,
+                        (mimic_tensor *[]){g->dout[0], g->in[0]});
+}
+
+const mimic_op mimic_op_scale = {
+    .name = "scale",
+    .min_in = 1,
+    .n_in = 1,
+    .n_out = 1,
+    .dtypes = MIMIC_FLOATS,
+    .attrs = {{"alpha", MIMIC_ATTR_F64, 1, NULL}, {"beta", MIMIC_ATTR_F64, 0, NULL}},
+    .shape = unary_shape,
+    .vjp = scale_vjp,
+    .inputs = "x",
+    .cases = "x[3,5] alpha=2.5 beta=-1; x[] alpha=-1; x[4,33]:bf16 alpha=0.5; x[0] alpha=2",
+    .doc = "scale(x [, {alpha=1, beta=0}]) -> y\ny = alpha * x + beta.",
+};
+
+const mimic_op mimic_op_exp = {
+    .name = "exp",
+    .min_in = 1,
+    .n_in = 1,
+    .n_out = 1,
+    .keep_out = 1,
+    .dtypes = MIMIC_FLOATS,
+    .shape = unary_shape,
+    .vjp = exp_vjp,
+    .inputs = "x",
+    .cases = "x[3,5]; x[2,40]:bf16; x[0]",
+    .doc = "exp(x) -> y\ny = e^x, element by element.",
+};
+
+const mimic_op mimic_op_log = {
+    .name = "log",
+    .min_in = 1,
+    .n_in = 1,
+    .n_out = 1,
+    .keep_in = 1,
+    .dtypes = MIMIC_FLOATS,
+    .shape = unary_shape,
+    .vjp = log_vjp,
+    .inputs = "x",
+    .cases = "x[3,5]=uniform; x[2,40]:bf16=positive; x[0]",
+    .doc = "log(x) -> y\nNatural logarithm; -inf at 0, NaN below.",
+};
+
+const mimic_op mimic_op_sqrt = {
+    .name = "sqrt",
+    .min_in = 1,
+    .n_in = 1,
+    .n_out = 1,
+    .keep_out = 1,
+    .dtypes = MIMIC_FLOATS,
+    .shape = unary_shape,
+    .vjp = sqrt_vjp,
+    .inputs = "x",
+    .cases = "x[3,5]=uniform; x[2,40]:bf16=uniform; x[0]",
+    .doc = "sqrt(x) -> y\nSquare root; NaN below 0.",
+};
+
+const mimic_op mimic_op_relu = {
+    .name = "relu",
+    .min_in = 1,
+    .n_in = 1,
+    .n_out = 1,
+    .keep_out = 1,
+    .dtypes = MIMIC_FLOATS,
+    .shape = unary_shape,
+    .vjp = relu_vjp,
+    .inputs = "x",
+    .cases = "x[3,5]; x[2,40]:bf16; x[0]",
+    .doc = "relu(x) -> y\ny = max(x, 0); the gradient at 0 is 0.",
+};
+
+const mimic_op mimic_op_relu_bwd = {
+    .name = "relu_bwd",
+    .min_in = 2,
+    .n_in = 2,
+    .n_out = 1,
+    .flags = MIMIC_OP_INTERNAL | MIMIC_OP_NO_GRAD,
+    .dtypes = MIMIC_FLOATS,
+    .shape = pair_shape,
+    .inputs = "dy y",
+    .cases = "dy[3,5] y[3,5]; dy[2,40]:bf16 y[2,40]:bf16",
+    .doc = "relu_bwd(dy, y) -> dx\ndx = dy where y > 0, else 0.",
+};
+
+const mimic_op mimic_op_gelu = {
+    .name = "gelu",
+    .min_in = 1,
+    .n_in = 1,
+    .n_out = 1,
+    .keep_in = 1,
+    .dtypes = MIMIC_FLOATS,
+    .attrs = {{"form", MIMIC_ATTR_ENUM, 0, "erf|tanh"}},
+    .shape = unary_shape,
+    .vjp = gelu_vjp,
+    .inputs = "x",
+    .cases = "x[3,37]; x[3,5] form=1; x[2,40]:bf16; x[2,40]:bf16 form=1; x[0]",
+    .doc = "gelu(x [, {form=\"erf\"}]) -> y\n"
+           "erf: y = x Phi(x) with Phi the normal distribution (Hendrycks and Gimpel 2016, the exact "
+           "form that timm's ViT uses); tanh: y = x/2 (1 + tanh(sqrt(2/pi) (x + 0.044715 x^3))).",
+};
+
+const mimic_op mimic_op_gelu_bwd = {
+    .name = "gelu_bwd",
+    .min_in = 2,
+    .n_in = 2,
+    .n_out = 1,
+    .flags = MIMIC_OP_INTERNAL | MIMIC_OP_NO_GRAD,
+    .dtypes = MIMIC_FLOATS,
+    .attrs = {{"form", MIMIC_ATTR_ENUM, 0, "erf|tanh"}},
+    .shape = pair_shape,
+    .inputs = "dy x",
+    .cases = "dy[3,5] x[3,5]; dy[3,5] x[3,5] form=1; dy[2,40]:bf16 x[2,40]:bf16",
+    .doc = "gelu_bwd(dy, x [, {form}]) -> dx\nerf: dx = dy (Phi(x) + x phi(x)).",
+};
