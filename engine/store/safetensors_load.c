@@ -1,0 +1,115 @@
+/* Tensors out of an open safetensors file. What the engine has no dtype for is converted where that
+ * is exact (F16, small integers) or checked value by value (I64, BOOL); the rest is refused by
+ * name. */
+#include <stdio.h>
+#include <string.h>
+
+#include "store/safetensors_impl.h"
+#include "tensor/tensor_impl.h"
+
+void mimic_entry_shape(const mimic_entry *e, char *buf, size_t size) {
+    size_t at = 0;
+    buf[at++] = '[';
+    for (int k = 0; k < e->rank && at < size; k++)
+        at += (size_t)snprintf(buf + at, size - at, "%s%lld", k ? "," : "", (long long)e->shape[k]);
+    if (at + 2 <= size)
+        memcpy(buf + at, "]", 2);
+    else
+        buf[size - 1] = 0;
+}
+
+/* Exact; NaN keeps its sign and upper bits. */
+static float half_to_float(uint16_t h) {
+    union {
+        uint32_t u;
+        float f;
+    } x;
+    uint32_t sign = (uint32_t)(h & 0x8000u) << 16, exponent = h >> 10 & 31, mantissa = h & 1023u;
+    if (exponent == 31)
+        x.u = sign | 0x7f800000u | mantissa << 13;
+    else if (exponent > 0)
+        x.u = sign | (exponent + 112) << 23 | mantissa << 13;
+    else {
+        x.f = (float)mantissa * 0x1p-24f;
+        x.u |= sign;
+    }
+    return x.f;
+}
+
+/* n elements of the file's dtype at `from` to the tensor's dtype at `to`; returns the index of the
+ * first value that does not fit, or n. */
+static int64_t convert(const mimic_file_dtype *d, const void *from, void *to, int64_t n) {
+    int32_t *whole = to;
+    if (strcmp(d->name, "F16") == 0) {
+        for (int64_t i = 0; i < n; i++)
+            ((float *)to)[i] = half_to_float(((const uint16_t *)from)[i]);
+    } else if (strcmp(d->name, "I64") == 0) {
+        for (int64_t i = 0; i < n; i++) {
+            int64_t v = ((const int64_t *)from)[i];
+            if (v < INT32_MIN || v > INT32_MAX)
+                return i;
+            whole[i] = (int32_t)v;
+        }
+    } else if (strcmp(d->name, "I16") == 0) {
+        for (int64_t i = 0; i < n; i++)
+            whole[i] = ((const int16_t *)from)[i];
+    } else if (strcmp(d->name, "I8") == 0) {
+        for (int64_t i = 0; i < n; i++)
+            whole[i] = ((const int8_t *)from)[i];
+    } else { /* BOOL */
+        for (int64_t i = 0; i < n; i++) {
+            if (((const uint8_t *)from)[i] > 1)
+                return i;
+            ((uint8_t *)to)[i] = ((const uint8_t *)from)[i];
+        }
+    }
+    return n;
+}
+
+static mimic_status load_converted(mimic_safetensors *f, const mimic_entry *e, mimic_tensor *t) {
+    _Alignas(64) uint8_t buf[32 * 1024];
+    int64_t count = (e->end - e->begin) / e->dtype->size,
+            per = (int64_t)sizeof buf / e->dtype->size;
+    size_t out_size = mimic_dtype_size(e->dtype->as);
+    for (int64_t at = 0; at < count; at += per) {
+        int64_t n = count - at < per ? count - at : per;
+        mimic_status st = mimic_pread_all(f->ctx, f->path, f->fd, buf, (size_t)(n * e->dtype->size),
+                                          f->data_at + e->begin + at * e->dtype->size);
+        if (st)
+            return st;
+        int64_t fit = convert(e->dtype, buf, (char *)mimic_data(t) + (size_t)at * out_size, n);
+        if (fit < n)
+            return mimic_fail(f->ctx, MIMIC_EFORMAT,
+                              "%s: tensor '%s': element %lld of %s does not fit in %s", f->path,
+                              e->name, (long long)(at + fit), e->dtype->name,
+                              mimic_dtype_name(e->dtype->as));
+    }
+    return MIMIC_OK;
+}
+
+mimic_status mimic_safetensors_load(mimic_safetensors *f, int i, mimic_tensor **out) {
+    *out = NULL;
+    if (i < 0 || i >= f->n)
+        return mimic_fail(f->ctx, MIMIC_EINVAL, "%s: no tensor number %d (it has %d)", f->path, i,
+                          f->n);
+    const mimic_entry *e = &f->entries[i];
+    if (!e->dtype->loads)
+        return mimic_fail(f->ctx, MIMIC_EUNSUPPORTED, "%s: tensor '%s': dtype %s cannot be loaded",
+                          f->path, e->name, e->dtype->name);
+    mimic_tensor *t = NULL;
+    mimic_status st = mimic_tensor_make(f->ctx, e->dtype->as, e->rank, e->shape, "load", &t);
+    if (st)
+        return st;
+    bool same = strcmp(e->dtype->name, "BOOL") != 0 && strcmp(e->dtype->name, "F16") != 0 &&
+                (size_t)e->dtype->size == mimic_dtype_size(e->dtype->as);
+    if (same && e->end > e->begin)
+        st = mimic_pread_all(f->ctx, f->path, f->fd, mimic_data(t), (size_t)(e->end - e->begin),
+                             f->data_at + e->begin);
+    else if (!same)
+        st = load_converted(f, e, t);
+    if (st)
+        mimic_tensor_release(t);
+    else
+        *out = t;
+    return st;
+}
