@@ -1,0 +1,122 @@
+/* linear: y = act(x . w^T + b) in one product; the finish of its rows, shared with matmul; and the gradient of
+ * its activation. Activations: exact-erf and tanh GELU, ReLU. */
+#ifdef T
+
+static VEC NAME(activate)(VEC x, enum gemm_act act) {
+    VEC pdf;
+    switch (act) {
+    case GEMM_ACT_RELU:
+        return vmax(VSET(0), x);
+    case GEMM_ACT_GELU:
+        return x * vnormal(x, &pdf);
+    case GEMM_ACT_GELU_TANH:
+        return x * (REAL)0.5 *
+               (vtanh(x * (x * x * (REAL)GELU_CUBIC + 1) * (REAL)GELU_SCALE) + 1);
+    default:
+        return x;
+    }
+}
+static VEC NAME(slope)(VEC x, enum gemm_act act) {
+    VEC pdf, cdf;
+    switch (act) {
+    case GEMM_ACT_RELU:
+        return vsel(x > 0, VSET(1), VSET(0));
+    case GEMM_ACT_GELU:
+        cdf = vnormal(x, &pdf);
+        return cdf + x * pdf;
+    case GEMM_ACT_GELU_TANH: {
+        VEC t = vtanh(x * (x * x * (REAL)GELU_CUBIC + 1) * (REAL)GELU_SCALE);
+        VEC inner = (x * x * (REAL)(3 * GELU_CUBIC) + 1) * (REAL)GELU_SCALE;
+        return (t + 1) * (REAL)0.5 + x * (REAL)0.5 * (1 - t * t) * inner;
+    }
+    default:
+        return VSET(1);
+    }
+}
+
+/* One vector, n lanes of it. */
+SIMD_FN void NAME(finish_vector)(const REAL *sum, const REAL *bias, T *pre, T *c, enum gemm_act act,
+                                 int64_t n) {
+    VEC v = n == W ? RLOAD(sum) : RLOADN(sum, n);
+    if (bias)
+        v += n == W ? RLOAD(bias) : RLOADN(bias, n);
+    if (n == W) {
+        if (pre)
+            STORE(pre, v);
+        STORE(c, NAME(activate)(v, act));
+    } else {
+        if (pre)
+            STOREN(pre, v, n);
+        STOREN(c, NAME(activate)(v, act), n);
+    }
+}
+static void NAME(finish)(const gemm_args *g, int64_t row, int64_t m, int64_t col, int64_t n, const void *sums,
+                         int64_t ld) {
+    const REAL *sum = sums, *bias = g->bias ? (const REAL *)g->bias + col : NULL;
+    for (int64_t i = 0; i < m; i++, sum += ld) {
+        int64_t at = (row + i) * g->ldc + col, j = 0;
+        T *c = (T *)g->c + at, *pre = g->pre ? (T *)g->pre + at : NULL;
+        for (; j < n; j += W)
+            NAME(finish_vector)(sum + j, bias ? bias + j : NULL, pre ? pre + j : NULL, c + j, g->act,
+                                n - j < W ? n - j : W);
+    }
+}
+
+static void NAME(act_bwd_chunk)(void *arg, int64_t i, int worker) {
+    const mimic_call *c = arg;
+    (void)worker;
+    int64_t at = i * CHUNK, n = mimic_numel(c->out[0]) - at, j = 0;
+    n = n < CHUNK ? n : CHUNK;
+    const T *dy = (const T *)mimic_data(c->in[0]) + at, *pre = (const T *)mimic_data(c->in[1]) + at;
+    T *dx = (T *)mimic_data(c->out[0]) + at;
+    enum gemm_act act = (enum gemm_act)c->attrs.v[0].i;
+    for (; j + W <= n; j += W)
+        STORE(dx + j, LOAD(dy + j) * NAME(slope)(LOAD(pre + j), act));
+    if (j < n)
+        STOREN(dx + j, LOADN(dy + j, n - j) * NAME(slope)(LOADN(pre + j, n - j), act), n - j);
+}
+
+#else
+#include "backend/cpu/gemm.h"
+
+#define CHUNK 16384
+#define GELU_SCALE 0.79788456080286535588 /* sqrt(2 / pi) */
+#define GELU_CUBIC 0.044715
+
+#define FAMILY "backend/cpu/linear.c"
+#include "backend/cpu/each_float.h"
+
+void KERNEL(gemm_finish)(const gemm_args *g, int64_t row, int64_t m, int64_t col, int64_t n, const void *sum,
+                         int64_t ld) {
+    BY_FLOAT(g->out, finish)(g, row, m, col, n, sum, ld);
+}
+
+mimic_status KERNEL(linear)(mimic_call *c) {
+    const mimic_tensor *x = c->in[0], *w = c->in[1];
+    int64_t k = w->shape[1], n = w->shape[0], m = 1;
+    for (int i = 0; i < x->rank - 1; i++)
+        m *= x->shape[i];
+    gemm_args g = {.in = (mimic_dtype)x->dtype,
+                   .out = (mimic_dtype)x->dtype,
+                   .m = m,
+                   .n = n,
+                   .k = k,
+                   .a = mimic_data(x),
+                   .b = mimic_data(w),
+                   .lda = k,
+                   .ldb = k,
+                   .ldc = n,
+                   .tb = true,
+                   .c = mimic_data(c->out[0]),
+                   .bias = c->in[2] ? mimic_data(c->in[2]) : NULL,
+                   .pre = c->save[0] ? mimic_data(c->save[0]) : NULL,
+                   .act = (enum gemm_act)c->attrs.v[0].i};
+    return KERNEL(gemm)(c->ctx, &g, 1, 0, 0, 0);
+}
+
+mimic_status KERNEL(act_bwd)(mimic_call *c) {
+    int64_t n = mimic_numel(c->out[0]);
+    mimic_parallel(c->ctx, (n + CHUNK - 1) / CHUNK, BY_FLOAT(c->out[0]->dtype, act_bwd_chunk), c);
+    return MIMIC_OK;
+}
+#endif

@@ -1,0 +1,40 @@
+/* Chooses among the CPU backends this program holds: the best the machine runs, or one by name. */
+#include "ops/op_impl.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+extern const mimic_backend mimic_cpu_base_backend;
+#ifdef MIMIC_HAVE_avx2
+extern const mimic_backend mimic_cpu_avx2_backend;
+#endif
+#ifdef MIMIC_HAVE_avx512
+extern const mimic_backend mimic_cpu_avx512_backend;
+#endif
+
+const mimic_backend *mimic_cpu_backend(const char *isa) {
+    struct {
+        const char *name;
+        const mimic_backend *backend;
+        bool runs;
+    } choices[] = {
+#ifdef MIMIC_HAVE_avx512
+        {"avx512", &mimic_cpu_avx512_backend,
+         __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+             __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl") &&
+             __builtin_cpu_supports("avx512cd") && __builtin_cpu_supports("avx512bf16")},
+#endif
+#ifdef MIMIC_HAVE_avx2
+        {"avx2", &mimic_cpu_avx2_backend,
+         __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") &&
+             __builtin_cpu_supports("bmi") && __builtin_cpu_supports("bmi2")},
+#endif
+        {"base", &mimic_cpu_base_backend, true},
+    };
+    if (!isa)
+        isa = getenv("MIMIC_ISA");
+    for (size_t i = 0; i < sizeof choices / sizeof *choices; i++)
+        if (choices[i].runs && (!isa || strcmp(isa, choices[i].name) == 0))
+            return choices[i].backend;
+    return NULL;
+}
