@@ -39,8 +39,9 @@ void mimic_close(mimic_ctx *ctx) {
     if (!ctx)
         return;
     mimic_threads_close(ctx);
-    mimic_tape_close(ctx);
     mimic_scopes_close(ctx);
+    mimic_tensors_close(ctx);
+    mimic_tape_close(ctx);
     mimic_pool_close(ctx);
     mimic_intern_close(ctx);
     mimic_free(ctx, ctx->message);

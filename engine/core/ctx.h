@@ -24,6 +24,7 @@ struct mimic_ctx {
     struct mimic_intern *intern;
     _Atomic int64_t alloc_count, alloc_live, fail_at; /* fail_at: 0 off, else countdown */
     bool fail_sticky;
+    struct mimic_tensor *tensors; /* those outside of all scopes, newest first */
     mimic_pool *pool;           /* tensor memory (tensor/pool.c) */
     mimic_threads_pool *threads;/* core/threads.c */
     mimic_tape *tape;           /* autograd/tape.c */

@@ -62,8 +62,16 @@ typedef struct mimic_vjp {
     mimic_tensor *din[MIMIC_MAX_IN];
 } mimic_vjp;
 
+/* The table, in ops.def order. */
+enum mimic_op_index {
+#define X(name) MIMIC_OP_##name,
+#include "ops/ops.def"
+#undef X
+    MIMIC_OP_COUNT
+};
 struct mimic_op {
     const char *name;
+    uint8_t index; /* MIMIC_OP_<name>, place in the table and in each backend */
     uint8_t min_in, n_in; /* optional inputs lie between; concat: n_in = MIMIC_MAX_IN */
     uint8_t n_out, n_save;
     uint8_t keep_in, keep_out; /* bit i: the gradient reads in[i] / out[i] */
@@ -81,13 +89,6 @@ struct mimic_op {
     const char *doc;
 };
 
-/* The table, in ops.def order. */
-enum mimic_op_index {
-#define X(name) MIMIC_OP_##name,
-#include "ops/ops.def"
-#undef X
-    MIMIC_OP_COUNT
-};
 #define X(name) extern const mimic_op mimic_op_##name;
 #include "ops/ops.def"
 #undef X

@@ -11,9 +11,13 @@ typedef struct mimic_node mimic_node;
 typedef struct mimic_storage {
     _Atomic uint32_t refs;
     mimic_ctx *ctx; /* NULL after the context closed */
-    void *data;
+    void *data;     /* NULL once given back */
     size_t bytes;
+    const char *op, *place;             /* birth, for the out-of-memory report */
+    struct mimic_storage *next, *prev;  /* the pool's list of live storages */
 } mimic_storage;
+
+enum mimic_end { MIMIC_END_NONE, MIMIC_END_FREED, MIMIC_END_SCOPE, MIMIC_END_CONTEXT };
 
 struct mimic_tensor { /* a view: cheap, never owns bytes itself */
     _Atomic uint32_t refs;
@@ -22,7 +26,11 @@ struct mimic_tensor { /* a view: cheap, never owns bytes itself */
     int64_t shape[MIMIC_MAX_RANK], stride[MIMIC_MAX_RANK]; /* elements */
     int64_t offset;                                        /* elements */
     mimic_storage *storage;                                /* NULL once freed */
-    mimic_ctx *ctx;
+    mimic_ctx *ctx;                                        /* NULL after the context closed */
+    mimic_tensor *next, *prev, **list; /* in its scope's list, or the context's: not a reference */
+    uint8_t end;               /* why storage is NULL: enum mimic_end */
+    void (*orphan_free)(void *user, void *p); /* how a handle that outlives its context is freed */
+    void *orphan_user;
     mimic_tensor *grad; /* leaves only */
     mimic_node *node;   /* the tape node that made it, or NULL */
     int node_out;       /* which output of the node */
@@ -50,6 +58,9 @@ static inline void *mimic_data(const mimic_tensor *t) {
     static const uint8_t size[MIMIC_DTYPE_COUNT] = {4, 2, 8, 4, 1};
     return (char *)t->storage->data + t->offset * size[t->dtype];
 }
+/* n elements from src (every src_stride-th) to contiguous dst, converting. */
+void mimic_convert(mimic_dtype to, void *dst, mimic_dtype from, const void *src, int64_t n,
+                   int64_t src_stride);
 /* "[2,3,4]" into buf, which it returns. */
 const char *mimic_shape_text(int rank, const int64_t *shape, char *buf, size_t size);
 
@@ -58,13 +69,26 @@ const char *mimic_shape_text(int rank, const int64_t *shape, char *buf, size_t s
 mimic_status mimic_pool_get(mimic_ctx *ctx, size_t bytes, void **out);
 void mimic_pool_put(mimic_ctx *ctx, void *p, size_t bytes);
 
+/* The list of live storages, for the report. */
+void mimic_pool_track(mimic_ctx *ctx, mimic_storage *s);
+void mimic_pool_untrack(mimic_ctx *ctx, mimic_storage *s);
+/* Takes t's bytes away (its share of the storage, its gradient, its node); `end` says why in later errors. */
+void mimic_tensor_end(mimic_tensor *t, enum mimic_end end);
+/* Lets t share the storage of another buffer from now on (parameters moving into an arena). */
+void mimic_tensor_repoint(mimic_tensor *t, mimic_tensor *arena, int64_t offset);
+void mimic_node_release(mimic_node *node); /* autograd/tape.c */
+
 /* Engine life cycle hooks, called by mimic_open / mimic_close. */
 mimic_status mimic_pool_init(mimic_ctx *ctx);
 void mimic_pool_close(mimic_ctx *ctx);
+void mimic_tensors_close(mimic_ctx *ctx);
 mimic_status mimic_scopes_init(mimic_ctx *ctx);
 void mimic_scopes_close(mimic_ctx *ctx);
-/* Registers a new tensor with the innermost scope. */
-mimic_status mimic_scope_add(mimic_ctx *ctx, mimic_tensor *t);
+/* Lists: a new tensor belongs to the innermost scope, or to the context outside of all. */
+void mimic_scope_add(mimic_ctx *ctx, mimic_tensor *t);
+void mimic_tensor_link(mimic_tensor *t, mimic_tensor **list);
+void mimic_tensor_unlink(mimic_tensor *t);
+void mimic_scope_forget(mimic_tensor *t); /* from now on t lives as long as its references */
 
 static inline float mimic_bf16_to_f32(uint16_t b) {
     union {

@@ -1,0 +1,218 @@
+/* Applying an operator: checks, shape rule, memory, kernel, tape node. Lean on purpose: a small operator spends
+ * most of its time here. */
+#include <math.h>
+#include <string.h>
+
+#include "autograd/tape.h"
+#include "ops/shape_util.h"
+
+static mimic_status check_inputs(mimic_call *c) {
+    const mimic_op *op = c->op;
+    if (c->n_in < op->min_in || c->n_in > op->n_in)
+        return mimic_fail(c->ctx, MIMIC_EINVAL, "%s: takes %d%s%.0d tensors (%s), got %d", op->name,
+                          op->min_in, op->n_in > op->min_in ? " to " : "",
+                          op->n_in > op->min_in ? op->n_in : 0, op->inputs ? op->inputs : "",
+                          c->n_in);
+    for (int i = 0; i < c->n_in; i++) {
+        char name[32];
+        mimic_status st;
+        if (!c->in[i]) {
+            if (i < op->min_in)
+                return mimic_fail(c->ctx, MIMIC_EINVAL, "%s: %s is missing", op->name,
+                                  mimic_input_name(op, i, name, sizeof name));
+            continue;
+        }
+        if ((st = mimic_tensor_check(c->ctx, c->in[i], op->name)))
+            return st;
+    }
+    if (c->n_in && c->in[0] && !(MIMIC_BIT(c->in[0]->dtype) & op->dtypes))
+        return mimic_shape_fail(c, "takes no %s", mimic_dtype_name((mimic_dtype)c->in[0]->dtype));
+    return MIMIC_OK;
+}
+
+/* Whether input i needs a contiguous copy first. A reshape is a view of contiguous memory only. */
+static bool wants_copy(const mimic_call *c, int i) {
+    if (!c->in[i] || mimic_tensor_contiguous(c->in[i]))
+        return false;
+    if (c->op->flags & MIMIC_OP_VIEW)
+        return c->op == &mimic_op_reshape;
+    return !(c->op->flags & MIMIC_OP_STRIDED);
+}
+
+static void fill_random(mimic_call *c) {
+    int64_t stream = -1;
+    for (int i = 0; i < MIMIC_MAX_ATTR && c->op->attrs[i].kind != MIMIC_ATTR_END; i++) {
+        const char *name = c->op->attrs[i].name;
+        if (c->attrs.v[i].i >= 0 || c->op->attrs[i].kind != MIMIC_ATTR_I64)
+            continue;
+        if (strcmp(name, "seed") == 0)
+            c->attrs.v[i].i = (int64_t)(c->ctx->seed & INT64_MAX);
+        else if (strcmp(name, "step") == 0)
+            c->attrs.v[i].i = (int64_t)(c->ctx->step & INT64_MAX);
+        else if (strcmp(name, "stream") == 0)
+            c->attrs.v[i].i = stream < 0 ? (stream = c->ctx->next_stream++) : stream;
+    }
+}
+
+static bool all_finite(const mimic_tensor *t) {
+    int64_t n = mimic_numel(t);
+    for (int64_t i = 0; i < n; i++) {
+        double x;
+        if (t->dtype == MIMIC_F32)
+            x = ((const float *)mimic_data(t))[i];
+        else if (t->dtype == MIMIC_BF16)
+            x = mimic_bf16_to_f32(((const uint16_t *)mimic_data(t))[i]);
+        else if (t->dtype == MIMIC_F64)
+            x = ((const double *)mimic_data(t))[i];
+        else
+            return true;
+        if (!isfinite(x))
+            return false;
+    }
+    return true;
+}
+
+static mimic_status check_finite(mimic_call *c) {
+    if (c->op->flags & MIMIC_OP_VIEW)
+        return MIMIC_OK;
+    for (int k = 0; k < c->n_out; k++)
+        if (!all_finite(c->out[k])) {
+            const char *place = c->ctx->place;
+            mimic_shape_fail(c, "the first NaN or infinity came out here%s%s", place ? ", at " : "",
+                             place ? place : "");
+            return c->ctx->status = MIMIC_ENUMERIC;
+        }
+    return MIMIC_OK;
+}
+
+static mimic_status make_outputs(mimic_call *c) {
+    mimic_status st = MIMIC_OK;
+    if (c->op->flags & MIMIC_OP_VIEW) {
+        const mimic_shape_out *o = &c->out_shape[0];
+        return mimic_tensor_view(c->ctx, c->in[0], o->rank, o->shape, o->stride, o->offset,
+                                 c->op->name, &c->out[0]);
+    }
+    for (int k = 0; k < c->n_out && !st; k++)
+        st = mimic_tensor_make(c->ctx, c->out_shape[k].dtype, c->out_shape[k].rank,
+                               c->out_shape[k].shape, c->op->name, &c->out[k]);
+    for (int k = 0; k < c->n_save && c->save_wanted && !st; k++)
+        if (c->save_shape[k].dtype != MIMIC_DTYPE_COUNT)
+            st = mimic_tensor_make(c->ctx, c->save_shape[k].dtype, c->save_shape[k].rank,
+                                   c->save_shape[k].shape, c->op->name, &c->save[k]);
+    return st;
+}
+
+/* Writes the application down. Saves move into the node; inputs and outputs are kept as the record says. */
+static mimic_status record(mimic_call *c) {
+    mimic_node *node;
+    mimic_status st = mimic_node_new(c->ctx, &node);
+    if (st)
+        return st;
+    node->op = c->op;
+    node->place = c->ctx->place;
+    node->attrs = c->attrs;
+    node->n_in = (uint8_t)c->n_in;
+    node->n_out = (uint8_t)c->n_out;
+    node->n_save = (uint8_t)c->n_save;
+    for (int i = 0; i < c->n_in; i++) {
+        mimic_tensor *t = c->in[i];
+        if (!t)
+            continue;
+        mimic_shape_out *s = &node->in_shape[i];
+        s->dtype = (mimic_dtype)t->dtype;
+        s->rank = t->rank;
+        memcpy(s->shape, t->shape, sizeof s->shape);
+        if (c->op->keep_in >> i & 1) {
+            mimic_tensor_retain(t);
+            node->in[i] = t;
+        }
+        if (!t->requires_grad || c->op->no_grad_in >> i & 1)
+            continue;
+        if (t->node) {
+            node->from[i] = t->node;
+            node->from_out[i] = (uint8_t)t->node_out;
+            t->node->refs++;
+        } else {
+            mimic_tensor_retain(t);
+            node->leaf[i] = t;
+        }
+    }
+    for (int k = 0; k < c->n_save; k++) {
+        node->save[k] = c->save[k];
+        c->save[k] = NULL;
+    }
+    for (int k = 0; k < c->n_out && !st; k++) {
+        mimic_tensor *t = c->out[k];
+        if (c->op->keep_out >> k & 1)
+            st = mimic_tensor_view(c->ctx, t, t->rank, t->shape, t->stride, t->offset, c->op->name,
+                                   &node->out[k]);
+        if (!(MIMIC_BIT(t->dtype) & MIMIC_FLOATS))
+            continue;
+        t->node = node;
+        t->node_out = k;
+        t->requires_grad = true;
+        node->refs++;
+    }
+    mimic_node_release(node); /* the outputs hold it now */
+    return st;
+}
+
+mimic_status mimic_op_apply(mimic_ctx *ctx, const mimic_op *op, mimic_tensor *const *in, int n_in,
+                            const mimic_attrs *attrs, mimic_tensor **out) {
+    mimic_call c;
+    mimic_tensor *copies[MIMIC_MAX_IN] = {NULL};
+    mimic_status st;
+    bool differentiable = false;
+
+    c.ctx = ctx;
+    c.op = op;
+    c.n_in = n_in < MIMIC_MAX_IN ? n_in : MIMIC_MAX_IN;
+    c.n_out = op->n_out;
+    c.n_save = op->n_save;
+    memset(c.in, 0, sizeof c.in);
+    memset(c.out, 0, sizeof c.out);
+    memset(c.save, 0, sizeof c.save);
+    for (int k = 0; k < c.n_save; k++)
+        c.save_shape[k].dtype = MIMIC_DTYPE_COUNT;
+    if (attrs)
+        c.attrs = *attrs;
+    else
+        mimic_op_defaults(op, &c.attrs);
+    for (int i = 0; i < c.n_in; i++)
+        c.in[i] = in[i];
+    if (n_in != c.n_in)
+        c.n_in = MIMIC_MAX_IN + 1;
+    if ((st = check_inputs(&c)))
+        return st;
+    for (int i = 0; i < c.n_in; i++) {
+        if (wants_copy(&c, i)) {
+            if ((st = mimic_op_apply(ctx, &mimic_op_contiguous, &c.in[i], 1, NULL, &copies[i])))
+                goto done;
+            c.in[i] = copies[i];
+        }
+        differentiable |= c.in[i] && c.in[i]->requires_grad && !(op->no_grad_in >> i & 1);
+    }
+    c.save_wanted = differentiable && ctx->grad_enabled && !(op->flags & MIMIC_OP_NO_GRAD);
+    if (op->flags & MIMIC_OP_RANDOM)
+        fill_random(&c);
+    if ((st = op->shape(&c)) || (st = make_outputs(&c)))
+        goto done;
+    if (!(op->flags & MIMIC_OP_VIEW) && (st = ctx->backend->kernels[op->index](&c)))
+        goto done;
+    if (ctx->check_nan && (st = check_finite(&c)))
+        goto done;
+    if (c.save_wanted && (st = record(&c)))
+        goto done;
+    for (int k = 0; k < c.n_out; k++) {
+        out[k] = c.out[k];
+        c.out[k] = NULL;
+    }
+done:
+    for (int k = 0; k < c.n_out; k++)
+        mimic_tensor_release(c.out[k]);
+    for (int k = 0; k < c.n_save; k++)
+        mimic_tensor_release(c.save[k]);
+    for (int i = 0; i < MIMIC_MAX_IN; i++)
+        mimic_tensor_release(copies[i]);
+    return st;
+}
