@@ -88,8 +88,11 @@ static void read_value(lua_State *L, const mimic_op *op, const mimic_attr *a, in
     case MIMIC_ATTR_AXIS:
         out->v[i].i = axis(L, op, integer(L, op, a));
         break;
-    case MIMIC_ATTR_INDEX: /* 0, the position before the first, is the end: -1 below */
+    case MIMIC_ATTR_INDEX: /* where the last one is the default, 0 means it too */
         v = integer(L, op, a);
+        if (v == 0 && a->def != -1)
+            mimicl_error(L, MIMIC_EINVAL, "%s: %s 0: positions count from 1, or back from -1",
+                         mimic_op_name(op), a->name);
         out->v[i].i = v >= 0 ? v - 1 : v;
         break;
     case MIMIC_ATTR_ENUM: {
@@ -145,13 +148,10 @@ static unsigned read_attrs(lua_State *L, const mimic_op *op, int t, mimic_attrs 
     return given;
 }
 
-/* Reductions take all axes until one is named: `all` follows from `axis` when not given itself. */
-static void complete_attrs(lua_State *L, const mimic_op *op, unsigned given, mimic_attrs *out) {
+/* Attributes without a default must have been given. */
+static void complete_attrs(lua_State *L, const mimic_op *op, unsigned given) {
     const mimic_attr *a = mimic_op_attrs(op);
-    int n = attr_count(a), all = attr_find(a, n, "all"), by = attr_find(a, n, "axis");
-    if (all >= 0 && by >= 0 && (given >> by & 1) && !(given >> all & 1))
-        out->v[all].i = 0;
-    for (int i = 0; i < n; i++)
+    for (int i = 0, n = attr_count(a); i < n; i++)
         if (isnan(a[i].def) && !(given >> i & 1))
             mimicl_error(L, MIMIC_EINVAL, "%s: attribute %s must be given", mimic_op_name(op),
                          a[i].name);
@@ -185,7 +185,7 @@ static int call_op(lua_State *L) {
         given = read_attrs(L, op, top, &attrs);
         top--;
     }
-    complete_attrs(L, op, given, &attrs);
+    complete_attrs(L, op, given);
     if (top > max_in)
         mimicl_error(L, MIMIC_EINVAL, "%s: takes at most %d tensors%s, got %d arguments: %.200s",
                      mimic_op_name(op), max_in, max_in == 0 ? " (attributes go in a table)" : "",
@@ -280,6 +280,8 @@ static void push_attr(lua_State *L, const mimic_attr *a) {
     }
     if (isnan(a->def) || a->kind == MIMIC_ATTR_INTS || a->kind == MIMIC_ATTR_AXES)
         return;
+    if (a->kind == MIMIC_ATTR_AXIS && fabs(a->def) > MIMIC_MAX_RANK)
+        return; /* no axis: all of them */
     int64_t whole = a->kind == MIMIC_ATTR_F64 ? 0 : (int64_t)a->def;
     switch (a->kind) {
     case MIMIC_ATTR_F64:
