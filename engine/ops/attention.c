@@ -37,7 +37,9 @@ static mimic_status attention_vjp(mimic_vjp *g) {
 }
 
 const mimic_op mimic_op_attention = {
+    .index = MIMIC_OP_attention,
     .name = "attention",
+    .index = MIMIC_OP_attention,
     .min_in = 1,
     .n_in = 1,
     .n_out = 1,
@@ -76,7 +78,9 @@ static mimic_status attention_bwd_shape(mimic_call *c) {
 }
 
 const mimic_op mimic_op_attention_bwd = {
+    .index = MIMIC_OP_attention_bwd,
     .name = "attention_bwd",
+    .index = MIMIC_OP_attention_bwd,
     .min_in = 4,
     .n_in = 4,
     .n_out = 1,

@@ -32,6 +32,7 @@ static mimic_status batchnorm_vjp(mimic_vjp *g) {
 
 const mimic_op mimic_op_batchnorm = {
     .name = "batchnorm",
+    .index = MIMIC_OP_batchnorm,
     .min_in = 1,
     .n_in = 3,
     .n_out = 3,
@@ -65,6 +66,7 @@ static mimic_status batchnorm_bwd_shape(mimic_call *c) {
 
 const mimic_op mimic_op_batchnorm_bwd = {
     .name = "batchnorm_bwd",
+    .index = MIMIC_OP_batchnorm_bwd,
     .min_in = 3,
     .n_in = 7,
     .n_out = 3,

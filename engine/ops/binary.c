@@ -91,6 +91,7 @@ static mimic_status div_vjp(mimic_vjp *g) {
 
 const mimic_op mimic_op_add = {
     .name = "add",
+    .index = MIMIC_OP_add,
     .min_in = 2,
     .n_in = 2,
     .n_out = 1,
@@ -105,6 +106,7 @@ const mimic_op mimic_op_add = {
 
 const mimic_op mimic_op_sub = {
     .name = "sub",
+    .index = MIMIC_OP_sub,
     .min_in = 2,
     .n_in = 2,
     .n_out = 1,
@@ -119,6 +121,7 @@ const mimic_op mimic_op_sub = {
 
 const mimic_op mimic_op_mul = {
     .name = "mul",
+    .index = MIMIC_OP_mul,
     .min_in = 2,
     .n_in = 2,
     .n_out = 1,
@@ -135,6 +138,7 @@ const mimic_op mimic_op_mul = {
 
 const mimic_op mimic_op_div = {
     .name = "div",
+    .index = MIMIC_OP_div,
     .min_in = 2,
     .n_in = 2,
     .n_out = 1,
@@ -180,6 +184,7 @@ static mimic_status sum_to_vjp(mimic_vjp *g) {
 
 const mimic_op mimic_op_sum_to = {
     .name = "sum_to",
+    .index = MIMIC_OP_sum_to,
     .min_in = 1,
     .n_in = 1,
     .n_out = 1,

@@ -28,6 +28,7 @@ static mimic_status masks_shape(mimic_call *c) {
 
 const mimic_op mimic_op_mscl_masks = {
     .name = "mscl_masks",
+    .index = MIMIC_OP_mscl_masks,
     .min_in = 4,
     .n_in = 4,
     .n_out = 2,
@@ -91,6 +92,7 @@ static mimic_status contrastive_vjp(mimic_vjp *g) {
 
 const mimic_op mimic_op_contrastive = {
     .name = "contrastive",
+    .index = MIMIC_OP_contrastive,
     .min_in = 4,
     .n_in = 4,
     .n_out = 1,
@@ -138,6 +140,7 @@ static mimic_status contrastive_bwd_shape(mimic_call *c) {
 
 const mimic_op mimic_op_contrastive_bwd = {
     .name = "contrastive_bwd",
+    .index = MIMIC_OP_contrastive_bwd,
     .min_in = 4,
     .n_in = 4,
     .n_out = 2,

@@ -33,6 +33,7 @@ static mimic_status ce_vjp(mimic_vjp *g) {
 
 const mimic_op mimic_op_cross_entropy = {
     .name = "cross_entropy",
+    .index = MIMIC_OP_cross_entropy,
     .min_in = 2,
     .n_in = 2,
     .n_out = 1,
@@ -69,6 +70,7 @@ static mimic_status ce_bwd_shape(mimic_call *c) {
 
 const mimic_op mimic_op_cross_entropy_bwd = {
     .name = "cross_entropy_bwd",
+    .index = MIMIC_OP_cross_entropy_bwd,
     .min_in = 4,
     .n_in = 4,
     .n_out = 1,

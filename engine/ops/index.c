@@ -39,6 +39,7 @@ static mimic_status gather_vjp(mimic_vjp *g) {
 
 const mimic_op mimic_op_gather_rows = {
     .name = "gather_rows",
+    .index = MIMIC_OP_gather_rows,
     .min_in = 2,
     .n_in = 2,
     .n_out = 1,
@@ -77,6 +78,7 @@ static mimic_status scatter_vjp(mimic_vjp *g) {
 
 const mimic_op mimic_op_scatter_rows = {
     .name = "scatter_rows",
+    .index = MIMIC_OP_scatter_rows,
     .min_in = 2,
     .n_in = 2,
     .n_out = 1,
@@ -107,6 +109,7 @@ static mimic_status argsort_shape(mimic_call *c) {
 
 const mimic_op mimic_op_argsort = {
     .name = "argsort",
+    .index = MIMIC_OP_argsort,
     .min_in = 1,
     .n_in = 1,
     .n_out = 1,
@@ -135,6 +138,7 @@ static mimic_status onehot_shape(mimic_call *c) {
 
 const mimic_op mimic_op_onehot = {
     .name = "onehot",
+    .index = MIMIC_OP_onehot,
     .min_in = 1,
     .n_in = 1,
     .n_out = 1,

@@ -18,6 +18,7 @@ static mimic_status l2norm_vjp(mimic_vjp *g) {
 
 const mimic_op mimic_op_l2norm = {
     .name = "l2norm",
+    .index = MIMIC_OP_l2norm,
     .min_in = 1,
     .n_in = 1,
     .n_out = 1,
@@ -49,6 +50,7 @@ static mimic_status l2norm_bwd_shape(mimic_call *c) {
 
 const mimic_op mimic_op_l2norm_bwd = {
     .name = "l2norm_bwd",
+    .index = MIMIC_OP_l2norm_bwd,
     .min_in = 3,
     .n_in = 3,
     .n_out = 1,

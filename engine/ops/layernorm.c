@@ -41,6 +41,7 @@ static mimic_status layernorm_vjp(mimic_vjp *g) {
 
 const mimic_op mimic_op_layernorm = {
     .name = "layernorm",
+    .index = MIMIC_OP_layernorm,
     .min_in = 3,
     .n_in = 3,
     .n_out = 1,
@@ -91,6 +92,7 @@ static mimic_status add_layernorm_vjp(mimic_vjp *g) {
 
 const mimic_op mimic_op_add_layernorm = {
     .name = "add_layernorm",
+    .index = MIMIC_OP_add_layernorm,
     .min_in = 4,
     .n_in = 4,
     .n_out = 2,
@@ -133,6 +135,7 @@ static mimic_status layernorm_bwd_shape(mimic_call *c) {
 
 const mimic_op mimic_op_layernorm_bwd = {
     .name = "layernorm_bwd",
+    .index = MIMIC_OP_layernorm_bwd,
     .min_in = 5,
     .n_in = 6,
     .n_out = 3,

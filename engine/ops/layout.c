@@ -15,6 +15,7 @@ static mimic_status contiguous_vjp(mimic_vjp *g) {
 
 const mimic_op mimic_op_contiguous = {
     .name = "contiguous",
+    .index = MIMIC_OP_contiguous,
     .min_in = 1,
     .n_in = 1,
     .n_out = 1,
@@ -47,6 +48,7 @@ static mimic_status cast_vjp(mimic_vjp *g) {
 
 const mimic_op mimic_op_cast = {
     .name = "cast",
+    .index = MIMIC_OP_cast,
     .min_in = 1,
     .n_in = 1,
     .n_out = 1,
@@ -120,6 +122,7 @@ static mimic_status concat_vjp(mimic_vjp *g) {
 
 const mimic_op mimic_op_concat = {
     .name = "concat",
+    .index = MIMIC_OP_concat,
     .min_in = 1,
     .n_in = MIMIC_MAX_IN,
     .n_out = 1,
@@ -153,6 +156,7 @@ static mimic_status slice_bwd_shape(mimic_call *c) {
 
 const mimic_op mimic_op_slice_bwd = {
     .name = "slice_bwd",
+    .index = MIMIC_OP_slice_bwd,
     .min_in = 1,
     .n_in = 1,
     .n_out = 1,

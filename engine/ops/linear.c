@@ -76,7 +76,9 @@ static mimic_status linear_vjp(mimic_vjp *g) {
 }
 
 const mimic_op mimic_op_linear = {
+    .index = MIMIC_OP_linear,
     .name = "linear",
+    .index = MIMIC_OP_linear,
     .min_in = 2,
     .n_in = 3,
     .n_out = 1,
@@ -104,7 +106,9 @@ static mimic_status act_bwd_shape(mimic_call *c) {
 }
 
 const mimic_op mimic_op_act_bwd = {
+    .index = MIMIC_OP_act_bwd,
     .name = "act_bwd",
+    .index = MIMIC_OP_act_bwd,
     .min_in = 2,
     .n_in = 2,
     .n_out = 1,

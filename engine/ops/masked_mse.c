@@ -35,6 +35,7 @@ static mimic_status mse_vjp(mimic_vjp *g) {
 
 const mimic_op mimic_op_masked_mse = {
     .name = "masked_mse",
+    .index = MIMIC_OP_masked_mse,
     .min_in = 2,
     .n_in = 3,
     .n_out = 1,
@@ -67,6 +68,7 @@ static mimic_status mse_bwd_shape(mimic_call *c) {
 
 const mimic_op mimic_op_masked_mse_bwd = {
     .name = "masked_mse_bwd",
+    .index = MIMIC_OP_masked_mse_bwd,
     .min_in = 3,
     .n_in = 4,
     .n_out = 1,

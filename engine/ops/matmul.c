@@ -90,7 +90,9 @@ static mimic_status matmul_vjp(mimic_vjp *g) {
 }
 
 const mimic_op mimic_op_matmul = {
+    .index = MIMIC_OP_matmul,
     .name = "matmul",
+    .index = MIMIC_OP_matmul,
     .min_in = 2,
     .n_in = 2,
     .n_out = 1,
@@ -121,7 +123,9 @@ static mimic_status col_sum_shape(mimic_call *c) {
 }
 
 const mimic_op mimic_op_col_sum = {
+    .index = MIMIC_OP_col_sum,
     .name = "col_sum",
+    .index = MIMIC_OP_col_sum,
     .min_in = 1,
     .n_in = 1,
     .n_out = 1,

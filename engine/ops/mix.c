@@ -17,6 +17,7 @@ static mimic_status mix_shape(mimic_call *c) {
 
 const mimic_op mimic_op_mix = {
     .name = "mix",
+    .index = MIMIC_OP_mix,
     .min_in = 4,
     .n_in = 4,
     .n_out = 1,

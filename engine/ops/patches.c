@@ -33,6 +33,7 @@ static mimic_status patchify_vjp(mimic_vjp *g) {
 
 const mimic_op mimic_op_patchify = {
     .name = "patchify",
+    .index = MIMIC_OP_patchify,
     .min_in = 1,
     .n_in = 1,
     .n_out = 1,
@@ -75,6 +76,7 @@ static mimic_status unpatchify_vjp(mimic_vjp *g) {
 
 const mimic_op mimic_op_unpatchify = {
     .name = "unpatchify",
+    .index = MIMIC_OP_unpatchify,
     .min_in = 1,
     .n_in = 1,
     .n_out = 1,

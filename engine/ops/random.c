@@ -17,6 +17,7 @@ static mimic_status random_shape(mimic_call *c) {
 
 const mimic_op mimic_op_rand_uniform = {
     .name = "rand_uniform",
+    .index = MIMIC_OP_rand_uniform,
     .n_out = 1,
     .flags = MIMIC_OP_RANDOM | MIMIC_OP_NO_GRAD,
     .dtypes = MIMIC_ALL_DTYPES,
@@ -39,6 +40,7 @@ static mimic_status rand_normal_shape(mimic_call *c) {
 
 const mimic_op mimic_op_rand_normal = {
     .name = "rand_normal",
+    .index = MIMIC_OP_rand_normal,
     .n_out = 1,
     .flags = MIMIC_OP_RANDOM | MIMIC_OP_NO_GRAD,
     .dtypes = MIMIC_ALL_DTYPES,
@@ -74,6 +76,7 @@ static mimic_status drop_vjp(mimic_vjp *g) {
 
 const mimic_op mimic_op_dropout = {
     .name = "dropout",
+    .index = MIMIC_OP_dropout,
     .min_in = 1,
     .n_in = 1,
     .n_out = 1,
@@ -90,6 +93,7 @@ const mimic_op mimic_op_dropout = {
 
 const mimic_op mimic_op_drop_path = {
     .name = "drop_path",
+    .index = MIMIC_OP_drop_path,
     .min_in = 1,
     .n_in = 1,
     .n_out = 1,

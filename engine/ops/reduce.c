@@ -85,6 +85,7 @@ static mimic_status mean_vjp(mimic_vjp *g) {
 
 const mimic_op mimic_op_sum = {
     .name = "sum",
+    .index = MIMIC_OP_sum,
     .min_in = 1,
     .n_in = 1,
     .n_out = 1,
@@ -102,6 +103,7 @@ const mimic_op mimic_op_sum = {
 
 const mimic_op mimic_op_mean = {
     .name = "mean",
+    .index = MIMIC_OP_mean,
     .min_in = 1,
     .n_in = 1,
     .n_out = 1,
@@ -143,6 +145,7 @@ static mimic_status max_vjp(mimic_vjp *g) {
 
 const mimic_op mimic_op_max = {
     .name = "max",
+    .index = MIMIC_OP_max,
     .min_in = 1,
     .n_in = 1,
     .n_out = 1,
@@ -179,6 +182,7 @@ static mimic_status max_bwd_shape(mimic_call *c) {
 
 const mimic_op mimic_op_max_bwd = {
     .name = "max_bwd",
+    .index = MIMIC_OP_max_bwd,
     .min_in = 2,
     .n_in = 2,
     .n_out = 1,
@@ -205,6 +209,7 @@ static mimic_status argmax_shape(mimic_call *c) {
 
 const mimic_op mimic_op_argmax = {
     .name = "argmax",
+    .index = MIMIC_OP_argmax,
     .min_in = 1,
     .n_in = 1,
     .n_out = 1,

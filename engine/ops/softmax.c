@@ -14,6 +14,7 @@ static mimic_status softmax_vjp(mimic_vjp *g) {
 
 const mimic_op mimic_op_softmax = {
     .name = "softmax",
+    .index = MIMIC_OP_softmax,
     .min_in = 1,
     .n_in = 1,
     .n_out = 1,
@@ -39,6 +40,7 @@ static mimic_status softmax_bwd_shape(mimic_call *c) {
 
 const mimic_op mimic_op_softmax_bwd = {
     .name = "softmax_bwd",
+    .index = MIMIC_OP_softmax_bwd,
     .min_in = 2,
     .n_in = 2,
     .n_out = 1,

@@ -46,6 +46,7 @@ static mimic_status gelu_vjp(mimic_vjp *g) {
 
 const mimic_op mimic_op_scale = {
     .name = "scale",
+    .index = MIMIC_OP_scale,
     .min_in = 1,
     .n_in = 1,
     .n_out = 1,
@@ -60,6 +61,7 @@ const mimic_op mimic_op_scale = {
 
 const mimic_op mimic_op_exp = {
     .name = "exp",
+    .index = MIMIC_OP_exp,
     .min_in = 1,
     .n_in = 1,
     .n_out = 1,
@@ -74,6 +76,7 @@ const mimic_op mimic_op_exp = {
 
 const mimic_op mimic_op_log = {
     .name = "log",
+    .index = MIMIC_OP_log,
     .min_in = 1,
     .n_in = 1,
     .n_out = 1,
@@ -88,6 +91,7 @@ const mimic_op mimic_op_log = {
 
 const mimic_op mimic_op_sqrt = {
     .name = "sqrt",
+    .index = MIMIC_OP_sqrt,
     .min_in = 1,
     .n_in = 1,
     .n_out = 1,
@@ -102,6 +106,7 @@ const mimic_op mimic_op_sqrt = {
 
 const mimic_op mimic_op_relu = {
     .name = "relu",
+    .index = MIMIC_OP_relu,
     .min_in = 1,
     .n_in = 1,
     .n_out = 1,
@@ -116,6 +121,7 @@ const mimic_op mimic_op_relu = {
 
 const mimic_op mimic_op_relu_bwd = {
     .name = "relu_bwd",
+    .index = MIMIC_OP_relu_bwd,
     .min_in = 2,
     .n_in = 2,
     .n_out = 1,
@@ -129,6 +135,7 @@ const mimic_op mimic_op_relu_bwd = {
 
 const mimic_op mimic_op_gelu = {
     .name = "gelu",
+    .index = MIMIC_OP_gelu,
     .min_in = 1,
     .n_in = 1,
     .n_out = 1,
@@ -146,6 +153,7 @@ const mimic_op mimic_op_gelu = {
 
 const mimic_op mimic_op_gelu_bwd = {
     .name = "gelu_bwd",
+    .index = MIMIC_OP_gelu_bwd,
     .min_in = 2,
     .n_in = 2,
     .n_out = 1,
