@@ -21,7 +21,7 @@ static mimic_status attention_sizes(const mimic_call *c, int qkv, int64_t sizes[
 }
 
 static mimic_status attention_shape(mimic_call *c) {
-    int64_t n[4];
+    int64_t n[4] = {0};
     mimic_status s = attention_sizes(c, 0, n);
     if (s != MIMIC_OK)
         return s;
@@ -37,7 +37,6 @@ static mimic_status attention_vjp(mimic_vjp *g) {
 }
 
 const mimic_op mimic_op_attention = {
-    .index = MIMIC_OP_attention,
     .name = "attention",
     .index = MIMIC_OP_attention,
     .min_in = 1,
@@ -59,7 +58,7 @@ const mimic_op mimic_op_attention = {
 };
 
 static mimic_status attention_bwd_shape(mimic_call *c) {
-    int64_t n[4];
+    int64_t n[4] = {0};
     mimic_dtype dtype = (mimic_dtype)c->in[0]->dtype;
     mimic_status s = attention_sizes(c, 1, n);
     if (s == MIMIC_OK)
@@ -78,7 +77,6 @@ static mimic_status attention_bwd_shape(mimic_call *c) {
 }
 
 const mimic_op mimic_op_attention_bwd = {
-    .index = MIMIC_OP_attention_bwd,
     .name = "attention_bwd",
     .index = MIMIC_OP_attention_bwd,
     .min_in = 4,

@@ -76,7 +76,6 @@ static mimic_status linear_vjp(mimic_vjp *g) {
 }
 
 const mimic_op mimic_op_linear = {
-    .index = MIMIC_OP_linear,
     .name = "linear",
     .index = MIMIC_OP_linear,
     .min_in = 2,
@@ -106,7 +105,6 @@ static mimic_status act_bwd_shape(mimic_call *c) {
 }
 
 const mimic_op mimic_op_act_bwd = {
-    .index = MIMIC_OP_act_bwd,
     .name = "act_bwd",
     .index = MIMIC_OP_act_bwd,
     .min_in = 2,

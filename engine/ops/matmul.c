@@ -90,7 +90,6 @@ static mimic_status matmul_vjp(mimic_vjp *g) {
 }
 
 const mimic_op mimic_op_matmul = {
-    .index = MIMIC_OP_matmul,
     .name = "matmul",
     .index = MIMIC_OP_matmul,
     .min_in = 2,
@@ -123,7 +122,6 @@ static mimic_status col_sum_shape(mimic_call *c) {
 }
 
 const mimic_op mimic_op_col_sum = {
-    .index = MIMIC_OP_col_sum,
     .name = "col_sum",
     .index = MIMIC_OP_col_sum,
     .min_in = 1,

@@ -1,0 +1,304 @@
+/* Optimisers: parameters, gradients and state in flat arenas with a segment table, so that a step is one pass.
+ * The rule: a parameter's handle stays what it was; only its bytes and its gradient's live in the arenas. */
+#include <math.h>
+#include <stdatomic.h>
+#include <string.h>
+
+#include "autograd/optim_impl.h"
+
+#define SEGMENT_ALIGN 64 /* elements */
+
+struct mimic_optim {
+    mimic_ctx *ctx;
+    mimic_optim_config cfg;
+    void (*free)(void *user, void *p); /* the optimiser may outlive its context */
+    void *user;
+    int n;
+    mimic_dtype dtype;
+    mimic_tensor *w, *g, *state[2], *shadow; /* arenas; state[1] Adam only, shadow bf16 or NULL */
+    int64_t total;                           /* elements */
+    int64_t t;
+    mimic_segment *segments;
+    mimic_tensor **params, **shadows; /* shadows[i] NULL: none */
+};
+
+static bool is_adam(const mimic_optim *o) {
+    return o->cfg.kind == MIMIC_ADAM || o->cfg.kind == MIMIC_ADAMW;
+}
+
+static mimic_status check_params(mimic_ctx *ctx, const mimic_param *params, int n) {
+    char name[160];
+    for (int i = 0; i < n; i++) {
+        const mimic_tensor *t = params[i].tensor;
+        mimic_status st = mimic_tensor_check(ctx, t, "optimizer");
+        if (st != MIMIC_OK)
+            return st;
+        mimic_tensor_describe(t, name, sizeof name);
+        if (t->dtype != MIMIC_F32 && t->dtype != MIMIC_F64)
+            return mimic_fail(ctx, MIMIC_EINVAL, "optimizer: parameter %d is not f32 or f64: %s", i + 1, name);
+        if (t->dtype != params[0].tensor->dtype)
+            return mimic_fail(ctx, MIMIC_EINVAL, "optimizer: parameter %d differs in dtype from the first: %s",
+                              i + 1, name);
+        if (t->node || !mimic_tensor_contiguous(t))
+            return mimic_fail(ctx, MIMIC_EINVAL, "optimizer: parameter %d is not a contiguous leaf: %s", i + 1,
+                              name);
+        for (int j = 0; j < i; j++)
+            if (params[j].tensor == t)
+                return mimic_fail(ctx, MIMIC_EINVAL, "optimizer: parameters %d and %d are the same: %s", j + 1,
+                                  i + 1, name);
+    }
+    return MIMIC_OK;
+}
+
+/* A zero-filled arena that lives outside of all scopes. */
+static mimic_status arena(mimic_ctx *ctx, mimic_dtype dtype, int64_t n, mimic_tensor **out) {
+    mimic_status st = mimic_tensor_new(ctx, dtype, 1, &n, out);
+    if (st == MIMIC_OK)
+        mimic_scope_forget(*out);
+    return st;
+}
+
+/* One block holds the handle and its tables. */
+static mimic_optim *handle_new(mimic_ctx *ctx, int n) {
+    size_t count = (size_t)n;
+    size_t at = (sizeof(mimic_optim) + 63) & ~(size_t)63;
+    char *block = mimic_calloc(ctx, at + count * (sizeof(mimic_segment) + 2 * sizeof(mimic_tensor *)));
+    if (!block)
+        return NULL;
+    atomic_fetch_sub(&ctx->alloc_live, 1); /* handles count as the host's, not the context's */
+    mimic_optim *o = (mimic_optim *)(void *)block;
+    o->segments = (mimic_segment *)(void *)(block + at);
+    o->params = (mimic_tensor **)(void *)(o->segments + n);
+    o->shadows = o->params + n;
+    o->ctx = ctx;
+    o->free = ctx->cfg.free;
+    o->user = ctx->cfg.user;
+    o->n = n;
+    return o;
+}
+
+/* Offsets of every parameter; returns the elements of the shadow arena. */
+static int64_t lay_out(mimic_optim *o, const mimic_param *params) {
+    int64_t shadows = 0;
+    for (int i = 0; i < o->n; i++) {
+        const mimic_tensor *t = params[i].tensor;
+        int64_t count = mimic_numel(t), room = (count + SEGMENT_ALIGN - 1) / SEGMENT_ALIGN * SEGMENT_ALIGN;
+        o->segments[i] = (mimic_segment){.offset = o->total,
+                                         .count = count,
+                                         .lr_scale = params[i].lr_scale,
+                                         .weight_decay = params[i].weight_decay,
+                                         .rank = t->rank,
+                                         .trust = 1,
+                                         .shadow = -1};
+        o->total += room;
+        if (o->cfg.shadow_bf16 && t->rank >= 2 && o->dtype == MIMIC_F32) {
+            o->segments[i].shadow = shadows;
+            shadows += room;
+        }
+    }
+    return shadows;
+}
+
+/* A bf16 leaf over the shadow arena that shares the parameter's gradient. */
+static mimic_status make_shadow(mimic_optim *o, int i, const mimic_tensor *t) {
+    int64_t stride[MIMIC_MAX_RANK], step = 1;
+    for (int k = t->rank - 1; k >= 0; k--) {
+        stride[k] = step;
+        step *= t->shape[k];
+    }
+    mimic_status st = mimic_tensor_view(o->ctx, o->shadow, t->rank, t->shape, stride, o->segments[i].shadow,
+                                        "shadow", &o->shadows[i]);
+    if (st != MIMIC_OK)
+        return st;
+    mimic_scope_forget(o->shadows[i]);
+    o->shadows[i]->grad = t->grad;
+    mimic_tensor_retain(t->grad);
+    o->shadows[i]->leaf = o->shadows[i]->requires_grad = true;
+    return MIMIC_OK;
+}
+
+/* Copies the bytes of parameter and gradient into the arenas and lets the handles point there. */
+static void move_in(mimic_optim *o, int i) {
+    mimic_tensor *t = o->params[i], *grad = t->grad;
+    int64_t at = o->segments[i].offset;
+    size_t size = mimic_dtype_size(o->dtype), bytes = (size_t)o->segments[i].count * size;
+    if (bytes > 0) {
+        memcpy((char *)mimic_data(o->w) + (size_t)at * size, mimic_data(t), bytes);
+        memcpy((char *)mimic_data(o->g) + (size_t)at * size, mimic_data(grad), bytes);
+    }
+    mimic_tensor_repoint(t, o->w, at);
+    mimic_tensor_repoint(grad, o->g, at);
+}
+
+mimic_status mimic_optim_new(mimic_ctx *ctx, const mimic_optim_config *cfg, const mimic_param *params,
+                             int n, mimic_optim **out) {
+    mimic_status st = check_params(ctx, params, n);
+    if (st != MIMIC_OK)
+        return st;
+    mimic_optim *o = handle_new(ctx, n);
+    if (!o)
+        return MIMIC_ENOMEM;
+    o->cfg = *cfg;
+    o->dtype = n > 0 ? (mimic_dtype)params[0].tensor->dtype : MIMIC_F32;
+    int64_t shadows = lay_out(o, params);
+    st = arena(ctx, o->dtype, o->total, &o->w);
+    if (st == MIMIC_OK)
+        st = arena(ctx, o->dtype, o->total, &o->g);
+    if (st == MIMIC_OK)
+        st = arena(ctx, o->dtype, o->total, &o->state[0]);
+    if (st == MIMIC_OK && is_adam(o))
+        st = arena(ctx, o->dtype, o->total, &o->state[1]);
+    if (st == MIMIC_OK && shadows > 0)
+        st = arena(ctx, MIMIC_BF16, shadows, &o->shadow);
+    for (int i = 0; i < n && st == MIMIC_OK; i++) {
+        o->params[i] = params[i].tensor;
+        mimic_tensor_retain(o->params[i]);
+        st = mimic_tensor_set_requires_grad(ctx, o->params[i], true);
+        if (st == MIMIC_OK && o->segments[i].shadow >= 0)
+            st = make_shadow(o, i, o->params[i]);
+    }
+    if (st != MIMIC_OK) {
+        mimic_optim_free(o);
+        return st;
+    }
+    for (int i = 0; i < n; i++)
+        move_in(o, i); /* nothing can fail from here on */
+    mimic_optim_sync(o);
+    *out = o;
+    return MIMIC_OK;
+}
+
+void mimic_optim_free(mimic_optim *opt) {
+    if (!opt)
+        return;
+    for (int i = 0; i < opt->n; i++) {
+        mimic_tensor_release(opt->params[i]);
+        mimic_tensor_release(opt->shadows[i]);
+    }
+    mimic_tensor_release(opt->shadow);
+    mimic_tensor_release(opt->state[1]);
+    mimic_tensor_release(opt->state[0]);
+    mimic_tensor_release(opt->g);
+    mimic_tensor_release(opt->w);
+    opt->free(opt->user, opt);
+}
+
+static mimic_status sum_squares(mimic_optim *o, const mimic_tensor *t, int64_t at, int64_t n, double *out) {
+    const char *p = (const char *)mimic_data(t) + (size_t)at * mimic_dtype_size(o->dtype);
+    return o->ctx->backend->sum_squares(o->ctx, o->dtype, p, n, out);
+}
+
+/* Sum of squares of grad_scale g + decay w, for the rare LARS run with weight decay. */
+static double decayed_squares(const mimic_optim *o, const mimic_segment *s, double grad_scale) {
+    double sum = 0;
+    for (int64_t i = s->offset; i < s->offset + s->count; i++) {
+        double w, g;
+        if (o->dtype == MIMIC_F64) {
+            w = ((const double *)mimic_data(o->w))[i];
+            g = ((const double *)mimic_data(o->g))[i];
+        } else {
+            w = ((const float *)mimic_data(o->w))[i];
+            g = ((const float *)mimic_data(o->g))[i];
+        }
+        double v = g * grad_scale + w * s->weight_decay;
+        sum += v * v;
+    }
+    return sum;
+}
+
+/* LARS: trust |w| / |g| of each matrix, g with weight decay; 1 where either norm is 0 (mae util/lars.py). */
+static mimic_status layer_ratios(mimic_optim *o, double grad_scale) {
+    for (int i = 0; i < o->n; i++) {
+        mimic_segment *s = &o->segments[i];
+        double ww, gg;
+        if (s->rank <= 1)
+            continue;
+        mimic_status st = sum_squares(o, o->w, s->offset, s->count, &ww);
+        if (st == MIMIC_OK)
+            st = sum_squares(o, o->g, s->offset, s->count, &gg);
+        if (st != MIMIC_OK)
+            return st;
+        gg = s->weight_decay != 0 ? decayed_squares(o, s, grad_scale) : gg * grad_scale * grad_scale;
+        s->trust = ww > 0 && gg > 0 ? o->cfg.trust * sqrt(ww / gg) : 1;
+    }
+    return MIMIC_OK;
+}
+
+static mimic_status closed(const mimic_optim *o) {
+    return o->w->ctx ? MIMIC_OK : MIMIC_ESTATE; /* no context is left to hold a message */
+}
+
+mimic_status mimic_optim_step(mimic_optim *opt, double lr, double grad_scale, double *grad_norm) {
+    mimic_optim *o = opt;
+    mimic_status st = closed(o);
+    if (st != MIMIC_OK)
+        return st;
+    if (grad_norm || o->cfg.clip > 0) {
+        double squares;
+        st = sum_squares(o, o->g, 0, o->total, &squares); /* the gaps between segments are zero */
+        if (st != MIMIC_OK)
+            return st;
+        double norm = sqrt(squares) * fabs(grad_scale);
+        if (grad_norm)
+            *grad_norm = norm;
+        if (o->cfg.clip > 0 && norm > o->cfg.clip)
+            grad_scale *= o->cfg.clip / (norm + 1e-6); /* as torch's clip_grad_norm_ */
+    }
+    if (o->cfg.kind == MIMIC_LARS)
+        st = layer_ratios(o, grad_scale);
+    if (st != MIMIC_OK)
+        return st;
+    mimic_optim_args a = {.kind = o->cfg.kind,
+                          .dtype = o->dtype,
+                          .w = mimic_data(o->w),
+                          .g = mimic_data(o->g),
+                          .m = mimic_data(o->state[0]),
+                          .v = o->state[1] ? mimic_data(o->state[1]) : NULL,
+                          .shadow = o->shadow ? mimic_data(o->shadow) : NULL,
+                          .segments = o->segments,
+                          .n_segments = o->n,
+                          .lr = lr,
+                          .beta1 = o->cfg.beta1,
+                          .beta2 = o->cfg.beta2,
+                          .eps = o->cfg.eps,
+                          .grad_scale = grad_scale,
+                          .t = o->t + 1};
+    st = o->ctx->backend->optim_step(o->ctx, &a);
+    if (st == MIMIC_OK)
+        o->t++;
+    return st;
+}
+
+mimic_status mimic_optim_zero_grad(mimic_optim *opt) {
+    mimic_status st = closed(opt);
+    if (st == MIMIC_OK && opt->total > 0)
+        memset(mimic_data(opt->g), 0, (size_t)opt->total * mimic_dtype_size(opt->dtype));
+    return st;
+}
+
+mimic_tensor *mimic_optim_shadow(const mimic_optim *opt, int i) {
+    return opt->shadows[i] ? opt->shadows[i] : opt->params[i];
+}
+
+mimic_status mimic_optim_sync(mimic_optim *opt) {
+    mimic_status st = closed(opt);
+    for (int i = 0; i < opt->n && st == MIMIC_OK; i++) {
+        const mimic_segment *s = &opt->segments[i];
+        if (s->shadow >= 0)
+            mimic_convert(MIMIC_BF16, (uint16_t *)mimic_data(opt->shadow) + s->shadow, MIMIC_F32,
+                          (const float *)mimic_data(opt->w) + s->offset, s->count, 1);
+    }
+    return st;
+}
+
+mimic_tensor *mimic_optim_state(const mimic_optim *opt, int k) {
+    return k == 0 || k == 1 ? opt->state[k] : NULL;
+}
+
+int64_t mimic_optim_count(const mimic_optim *opt) {
+    return opt->t;
+}
+
+void mimic_optim_set_count(mimic_optim *opt, int64_t t) {
+    opt->t = t;
+}
