@@ -7,7 +7,8 @@ local suggest = require "mimic.suggest"
 
 local cli = { DONE = 0, FAILED = 1, USAGE = 2, DATABASE = 3, INTERRUPTED = 75, STOPPED = 130 }
 
-local commands = { "run", "resume", "ls", "show", "log", "query", "report", "data", "bench", "devices", "help" }
+local commands = { "run", "resume", "ls", "show", "log", "query", "report", "data", "bench", "devices",
+    "help" }
 
 local Exit = {} -- what cli.fail raises: {code, message}
 Exit.__index = Exit
@@ -18,6 +19,12 @@ function Exit:__tostring() return self.message end
 ---@param ... any as for string.format
 function cli.fail(code, ...)
     error(setmetatable({ code = code, message = string.format(...) }, Exit), 0)
+end
+
+---Number of an option.
+---@param text string
+function cli.integer(text)
+    return math.tointeger(tonumber(text)), "a whole number expected, got '" .. text .. "'"
 end
 
 ---Opens the results database for reading; failures end the command with code 3.
@@ -44,7 +51,8 @@ end
 
 local function globals(p)
     p:option("-C"):argname("DIR"):description("work in DIR, as if started there")
-    p:option("--db"):argname("FILE"):description("results database"):default(require("mimic.results").default_path)
+    p:option("--db"):argname("FILE"):description("results database")
+        :default(require("mimic.results").default_path)
     p:flag("-q --quiet"):description("no progress line")
     p:flag("-h --help"):description("this text")
 end
@@ -53,7 +61,8 @@ end
 ---@return table parser, table command
 function cli.parser(name)
     local command = module_of(name)
-    local p = argparse("mimic " .. name, command.description, command.examples and "Examples:\n" .. command.examples)
+    local p = argparse("mimic " .. name, command.description, command.examples and "Examples:\n"
+        .. command.examples)
     p:add_help(false)
     p:help_max_width(100)
     command.configure(p)

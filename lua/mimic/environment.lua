@@ -1,4 +1,5 @@
--- What a run ran on and from: processor, versions, git state, script and required files. Collected once per process;
+-- What a run ran on and from: processor, versions, git state, script and required files. Collected once per
+-- process;
 -- holds nothing that changes between two runs on one machine, so that equal environments share one row.
 local m = require "mimic"
 local lfs = require "lfs"
@@ -54,7 +55,8 @@ end
 
 ---@return table
 function environment.hardware()
-    return { device = "cpu", cpu = m.sys.cpu(), cores = cores(), threads = m.threads(), isa = m.isa(), memory_mib = memory_mib() }
+    return { device = "cpu", cpu = m.sys.cpu(), cores = cores(), threads = m.threads(), isa = m.isa(),
+        memory_mib = memory_mib() }
 end
 
 ---@param db table open database, for SQLite's version

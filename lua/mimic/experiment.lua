@@ -11,6 +11,8 @@ local Run = require "mimic.run"
 local experiment = {}
 local Experiment = {}
 Experiment.__index = Experiment
+local Group = {} -- the runs of one configuration over seeds
+Group.__index = Group
 
 -- Set by `mimic run` and `mimic resume`; a plain `mimic FILE.lua` uses what stands here.
 experiment.options = {
@@ -42,7 +44,8 @@ local function task_of(kind)
         local known = false
         for _, k in ipairs(kinds) do known = known or k == kind end
         if not known then
-            error(("no task '%s'%s; the tasks are %s"):format(tostring(kind), require("mimic.suggest").hint(tostring(kind), kinds),
+            error(("no task '%s'%s; the tasks are %s"):format(tostring(kind),
+                require("mimic.suggest").hint(tostring(kind), kinds),
                 table.concat(kinds, ", ")), 0)
         end
         tasks[kind] = require("mimic." .. kind)
@@ -102,7 +105,8 @@ local function sources(store)
         source_of = { git = git.commit and git.commit .. (git.dirty and "+dirty" or ""), diff = git.diff }
     end
     return {
-        script = store.db:put_blob(s.text), files = files, sources = m.sha256(table.concat(list, "\n")), git = source_of.git,
+        script = store.db:put_blob(s.text), files = files, sources = m.sha256(table.concat(list, "\n")),
+            git = source_of.git,
         diff = source_of.diff and source_of.diff ~= "" and store.db:put_blob(source_of.diff) or nil,
         argv = config.json { script = s.path, words = s.words, cwd = environment.cwd() },
     }
@@ -130,7 +134,8 @@ local function continue_command(run)
     local s = script()
     local words = { "mimic" }
     if experiment.options.chdir then words[#words + 1] = "-C " .. experiment.options.chdir end
-    if experiment.options.db ~= results.default_path then words[#words + 1] = "--db " .. experiment.options.db end
+    if experiment.options.db ~= results.default_path then words[#words + 1] = "--db "
+        .. experiment.options.db end
     if experiment.options.script_is_file then
         words[#words + 1] = "run " .. s.path
         for _, w in ipairs(s.words) do words[#words + 1] = w:find("[^%w=._/,-]") and "'" .. w .. "'" or w end
@@ -146,14 +151,15 @@ local function lock(store, row)
     local handle = m.sys.flock(store:file(results.run_dir(row.uid)) .. "/lock", true)
     local w = store:worker_of(row.id)
     if not handle then
-        error(("run %d (%s) is being executed by another process%s; wait for it, or stop it first"):format(row.id, row.name,
-            w and (", pid %d on %s"):format(w.pid, w.host) or ""), 0)
+        local who = w and (", pid %d on %s"):format(w.pid, w.host) or ""
+        error(("run %d (%s) is being executed by another process%s; wait for it, or stop it first"):format(
+            row.id, row.name, who), 0)
     end
     local silent = (m.sys.time() - (row.heartbeat or 0)) / 1000
     if row.state == "running" and w and w.host ~= m.sys.hostname() and silent < 60 then
         handle:close()
-        error(("run %d (%s) was reported alive %d s ago by pid %d on %s; wait for it, or stop it first"):format(row.id, row.name,
-            silent, w.pid, w.host), 0)
+        error(("run %d (%s) was alive %.0f s ago in pid %d on %s; wait for it, or stop it first"):format(
+            row.id, row.name, silent, w.pid, w.host), 0)
     end
     return handle
 end
@@ -171,7 +177,8 @@ local function execute(store, run, task, env)
     run.state = "running"
     local from = run:prepare()
     if row.started then
-        complain("%s: continuing from %s (was %s)", run:label(), from and "step " .. from or "the start", row.state)
+        complain("%s: continuing from %s (was %s)", run:label(), from and "step " .. from or "the start",
+            row.state)
     end
     m.seed(run.seed)
     math.randomseed(run.seed)
@@ -191,7 +198,8 @@ local function execute(store, run, task, env)
     local saved, why = pcall(store.finish, store, run.id, run.state, not stopped and err or nil)
     if not saved then complain("%s: its end could not be recorded: %s", run:label(), why) end
     if not stopped then complain("%s failed: %s", run:label(), err) end
-    complain("%s: %s; continue with\n  %s", run:label(), run.saved and "saved at step " .. run.saved or "nothing saved yet, begins anew",
+    complain("%s: %s; continue with\n  %s", run:label(), run.saved and "saved at step " .. run.saved
+        or "nothing saved yet, begins anew",
         continue_command(run))
     if stopped then error(Run.Stop, 0) end
 end
@@ -205,7 +213,8 @@ local function one(self, spec, seed)
     local task = task_of(spec.kind)
     local opts = experiment.options
     local parent = spec.parent or nil
-    if type(parent) == "table" and getmetatable(parent) ~= Run then -- runs of several seeds: the one of this seed
+    if type(parent) == "table"
+        and getmetatable(parent) ~= Run then -- runs of several seeds: the one of this seed
         local found = parent[1]
         for _, p in ipairs(parent) do
             if p.seed == seed then found = p end
@@ -218,7 +227,8 @@ local function one(self, spec, seed)
     end
     local cfg = config.resolve(spec.config or {}, task.defaults, others, spec.kind)
     if seed then cfg.seed = seed end
-    if math.type(cfg.seed) ~= "integer" or cfg.seed < 0 then error("seed: expected a whole number >= 0", 0) end
+    if math.type(cfg.seed) ~= "integer" or cfg.seed < 0 then error("seed: expected a whole number >= 0",
+        0) end
     local name = spec.name or spec.kind
     local planned = { kind = spec.kind, name = name, seed = cfg.seed, state = "planned" }
     if parent and parent.state ~= "done" and not opts.dry_run then
@@ -229,7 +239,8 @@ local function one(self, spec, seed)
     local hash = config_hash(spec.kind, cfg, parent)
     if opts.dry_run then
         opts.planned = opts.planned + 1
-        say("%-10s %-20s seed %d  %s%s", spec.kind, name, cfg.seed, hash:sub(1, 8), parent and "  after " .. parent.name or "")
+        say("%-10s %-20s seed %d  %s%s", spec.kind, name, cfg.seed, hash:sub(1, 8), parent and "  after "
+            .. parent.name or "")
         local run = Run.new(nil, planned, cfg, parent)
         run.hash = hash
         return run
@@ -239,15 +250,18 @@ local function one(self, spec, seed)
     local src = sources(store)
     environment_row = environment_row or store:environment(environment.collect(store.db))
     local identity = {
-        hash = hash, seed = cfg.seed, experiment = store:experiment(self.name), script = src.script, parent = parent and parent.id,
+        hash = hash, seed = cfg.seed, experiment = store:experiment(self.name), script = src.script,
+            parent = parent and parent.id,
         sources = src.sources,
     }
     local row = not (opts.force and not self.forced[hash .. cfg.seed]) and store:same(identity) or nil
     if not row then
         local json = config.json(cfg)
         row = store:create {
-            experiment = identity.experiment, parent = identity.parent, kind = spec.kind, name = name, hash = hash, seed = cfg.seed,
-            script = src.script, diff = src.diff, git = src.git, env = environment_row, argv = src.argv, config = cfg,
+            experiment = identity.experiment, parent = identity.parent, kind = spec.kind, name = name,
+                hash = hash, seed = cfg.seed,
+            script = src.script, diff = src.diff, git = src.git, env = environment_row, argv = src.argv,
+                config = cfg,
             sources = src.sources, files = src.files, json = store.db:put_blob(json),
         }
         self.forced[hash .. cfg.seed] = true
@@ -269,18 +283,45 @@ end
 
 ---Executes a run, or returns it when it is done already.
 ---@param spec {kind: string, name: string?, config: table?, parent: table?, seeds: integer[]?}
----@return table run handle; with `seeds` the list of the handles
+---@return table run handle; with `seeds` the group of the handles: a list with :result and :summary over
+---seeds
 function Experiment:run(spec)
     for k in pairs(spec) do
         if not ({ kind = 1, name = 1, config = 1, parent = 1, seeds = 1 })[k] then
             error(("exp:run has no field '%s'%s"):format(tostring(k),
-                require("mimic.suggest").hint(tostring(k), { "kind", "name", "config", "parent", "seeds" })), 2)
+                require("mimic.suggest").hint(tostring(k), { "kind", "name", "config", "parent", "seeds" })),
+                    2)
         end
     end
     if not spec.seeds then return one(self, spec) end
-    local out = {}
+    local out = setmetatable({}, Group)
     for i = 1, #spec.seeds do out[i] = one(self, spec, spec.seeds[i]) end
     return out
+end
+
+---Mean and sample standard deviation of a result over the runs that have it: mean, sd (nil for one), n.
+function Group:result(dataset, split, metric)
+    local values, sum = {}, 0.0
+    for _, run in ipairs(self) do
+        local v = run:result(dataset, split, metric)
+        if v and v == v then
+            values[#values + 1] = v
+            sum = sum + v
+        end
+    end
+    local n = #values
+    if n == 0 then return 0 / 0, nil, 0 end
+    local mean, squares = sum / n, 0.0
+    for _, v in ipairs(values) do squares = squares + (v - mean) ^ 2 end
+    return mean, n > 1 and math.sqrt(squares / (n - 1)) or nil, n
+end
+
+---Text of a result over seeds: "88.92 ± 0.31 (n=3)", "88.92" for one.
+---@return string
+function Group:summary(dataset, split, metric)
+    local mean, sd, n = self:result(dataset, split, metric)
+    if n == 0 then return "-" end
+    return ("%.2f"):format(mean) .. (sd and (" ± %.2f (n=%d)"):format(sd, n) or "")
 end
 
 ---@param name string

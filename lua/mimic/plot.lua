@@ -9,7 +9,7 @@ local plot = {}
 ---@return number[]
 function plot.ticks(lo, hi, n)
     local span = hi - lo
-    if not (span > 0) then return { lo } end
+    if span ~= span or span <= 0 then return { lo } end
     local raw = span / n
     local size = 10.0 ^ math.floor(math.log(raw, 10))
     for _, f in ipairs { 1, 2, 2.5, 5, 10 } do
@@ -121,7 +121,8 @@ function plot.terminal(lines, width, height)
         for c = 0, columns - 1 do
             local cell = r * columns + c
             local char = utf8.char(0x2800 + (cells[cell] or 0))
-            if colour and owner[cell] then char = marks[(owner[cell] - 1) % #marks + 1] .. char .. "\27[0m" end
+            if colour and owner[cell] then char = marks[(owner[cell] - 1) % #marks + 1] .. char
+                .. "\27[0m" end
             parts[#parts + 1] = char
         end
         out[#out + 1] = table.concat(parts)
@@ -146,7 +147,8 @@ end
 ---@param s any
 ---@return string
 function plot.escape(s)
-    return (tostring(s):gsub('[&<>"\']', { ["&"] = "&amp;", ["<"] = "&lt;", [">"] = "&gt;", ['"'] = "&quot;", ["'"] = "&#39;" })
+    return (tostring(s):gsub('[&<>"\']', { ["&"] = "&amp;", ["<"] = "&lt;", [">"] = "&gt;", ['"'] = "&quot;",
+        ["'"] = "&#39;" })
         :gsub("[%z\1-\8\11\12\14-\31]", "\u{fffd}"))
 end
 
@@ -170,7 +172,8 @@ function plot.thin(points, n)
                 lo, hi = math.min(lo or p.value, p.lo or p.value), math.max(hi or p.value, p.hi or p.value)
             end
         end
-        out[#out + 1] = { step = points[(from + to) // 2].step, value = count > 0 and sum / count or nil, lo = lo, hi = hi }
+        out[#out + 1] = { step = points[(from + to) // 2].step, value = count > 0 and sum / count or nil,
+            lo = lo, hi = hi }
     end
     return out
 end
@@ -213,17 +216,21 @@ function plot.svg(spec)
     local function sx(x) return left + (x - x0) / (x1 - x0) * (W - left - right) end
     local function sy(y) return top + (y1 - y) / (y1 - y0) * (H - top - bottom) end
     local out = {
-        ('<svg viewBox="0 0 %d %d" role="img" aria-label="%s">'):format(W, H, plot.escape(spec.alt or spec.title)),
+        ('<svg viewBox="0 0 %d %d" role="img" aria-label="%s">'):format(W, H, plot.escape(spec.alt
+            or spec.title)),
     }
     for _, y in ipairs(plot.ticks(y0, y1, 5)) do
-        out[#out + 1] = ('<path class="grid" d="M%d %.1fH%d"/><text x="%d" y="%.1f" text-anchor="end">%s</text>'):format(left, sy(y),
-            W - right, left - 6, sy(y) + 4, plot.escape(plot.label(y)))
+        out[#out + 1] = ('<path class="grid" d="M%d %.1fH%d"/>'):format(left, sy(y), W - right)
+        out[#out + 1] = ('<text x="%d" y="%.1f" text-anchor="end">%s</text>'):format(left - 6, sy(y) + 4,
+            plot.escape(plot.label(y)))
     end
     for _, x in ipairs(plot.ticks(x0, x1, 6)) do
-        out[#out + 1] = ('<text x="%.1f" y="%d" text-anchor="middle">%s</text>'):format(sx(x), H - bottom + 16, plot.escape(plot.label(x)))
+        out[#out + 1] = ('<text x="%.1f" y="%d" text-anchor="middle">%s</text>'):format(sx(x),
+            H - bottom + 16, plot.escape(plot.label(x)))
     end
     out[#out + 1] = ('<path class="axis" d="M%d %dV%dH%d"/>'):format(left, top, H - bottom, W - right)
-    out[#out + 1] = ('<text x="%.1f" y="%d" text-anchor="middle">%s</text>'):format((left + W - right) / 2, H - 6, plot.escape(spec.x or "step"))
+    out[#out + 1] = ('<text x="%.1f" y="%d" text-anchor="middle">%s</text>'):format((left + W - right) / 2,
+        H - 6, plot.escape(spec.x or "step"))
     for k, line in ipairs(spec.lines) do
         local class = (k - 1) % 6 + 1
         local band = band_of(line.points, sx, sy)
@@ -232,7 +239,8 @@ function plot.svg(spec)
     for k, line in ipairs(spec.lines) do
         local class = (k - 1) % 6 + 1
         local dash = dashes[class] ~= "" and (' stroke-dasharray="%s"'):format(dashes[class]) or ""
-        out[#out + 1] = ('<path class="line c%d"%s d="%s"><title>%s</title></path>'):format(class, dash, path_of(line.points, sx, sy),
+        out[#out + 1] = ('<path class="line c%d"%s d="%s"><title>%s</title></path>'):format(class, dash,
+            path_of(line.points, sx, sy),
             plot.escape(line.name))
         local finite_points = 0
         for _, p in ipairs(line.points) do
@@ -241,7 +249,8 @@ function plot.svg(spec)
         if finite_points <= 12 then
             for _, p in ipairs(line.points) do
                 if finite(p.value) then
-                    out[#out + 1] = ('<circle class="dot c%d" cx="%.1f" cy="%.1f" r="2.5"/>'):format(class, sx(p.step), sy(p.value))
+                    out[#out + 1] = ('<circle class="dot c%d" cx="%.1f" cy="%.1f" r="2.5"/>'):format(class,
+                        sx(p.step), sy(p.value))
                 end
             end
         end
@@ -251,8 +260,9 @@ function plot.svg(spec)
     for k, line in ipairs(spec.lines) do
         local class = (k - 1) % 6 + 1
         local dash = dashes[class] ~= "" and (' stroke-dasharray="%s"'):format(dashes[class]) or ""
-        legend[k] = ('<span><svg class="key" viewBox="0 0 28 8" aria-hidden="true"><path class="line c%d"%s d="M0 4H28"/></svg>%s</span>'):format(
-            class, dash, plot.escape(line.name))
+        local key = '<svg class="key" viewBox="0 0 28 8" aria-hidden="true">' ..
+            '<path class="line c%d"%s d="M0 4H28"/></svg>'
+        legend[k] = ("<span>%s%s</span>"):format(key:format(class, dash), plot.escape(line.name))
     end
     return table.concat(out) .. '<div class="legend">' .. table.concat(legend) .. "</div>"
 end

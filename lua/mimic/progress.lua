@@ -91,7 +91,8 @@ function progress.show(p)
     end
     if terminal and now - drawn_at < 0.1 and (p.done or 0) < 1 then return end
     drawn_at = now
-    local text = line({ phase = p.phase, epoch = p.epoch, epochs = p.epochs, loss = value(p.loss), acc = value(p.acc),
+    local text = line({ phase = p.phase, epoch = p.epoch, epochs = p.epochs, loss = value(p.loss),
+        acc = value(p.acc),
         rate = p.rate }, eta)
     if not terminal then
         if last and progress.epoch ~= p.epoch then print_last() end

@@ -24,7 +24,7 @@ function results.open(path, write)
     if write then
         m.sys.mkdirs(dir)
     elseif not exists(path) then
-        error(("there is no results database %s yet: `mimic run FILE.lua` makes it (or name one by --db)"):format(path), 0)
+        error(("no results database %s yet: `mimic run FILE.lua` makes it, --db names another"):format(path), 0)
     end
     local self = setmetatable({ path = path, dir = dir }, results)
     self.db = m.db.open(path, { write = write })
@@ -64,13 +64,16 @@ function results:find(text)
     local id = math.tointeger(tonumber(text))
     local row = id and self:run(id)
     if row then return row end
-    local rows = self.db:rows(RUN .. "WHERE r.uid GLOB ? AND r.deleted IS NULL", text:lower():gsub("[%[%]*?]", "") .. "*")
+    local rows = self.db:rows(RUN .. "WHERE r.uid GLOB ? AND r.deleted IS NULL",
+        text:lower():gsub("[%[%]*?]", "") .. "*")
     if #rows == 1 then return rows[1] end
     if #rows > 1 then error(("'%s' fits %d runs; give more of the identifier"):format(text, #rows), 0) end
     row = self.db:first(RUN .. "WHERE r.name = ? AND r.deleted IS NULL ORDER BY r.id DESC LIMIT 1", text)
     if row then return row end
     local names = {}
-    for r in self.db:each("SELECT DISTINCT name FROM run WHERE deleted IS NULL") do names[#names + 1] = r.name end
+    for r in self.db:each("SELECT DISTINCT name FROM run WHERE deleted IS NULL") do
+        names[#names + 1] = r.name
+    end
     error(("no run '%s' in %s%s; `mimic ls` lists them"):format(text, self.path,
         require("mimic.suggest").hint(text, names)), 0)
 end
@@ -84,7 +87,8 @@ end
 
 -- Runs of one identity, the most useful first: done, then the one to continue.
 local SAME = [[SELECT r.id, r.state FROM run r JOIN tag t ON t.run = r.id AND t.key = 'sources'
-  WHERE r.config_hash = ?1 AND r.seed = ?2 AND r.experiment = ?3 AND r.script IS ?4 AND r.parent IS ?5 AND t.value = ?6
+  WHERE r.config_hash = ?1 AND r.seed = ?2 AND r.experiment = ?3 AND r.script IS ?4 AND r.parent IS ?5 AND
+    t.value = ?6
     AND r.deleted IS NULL AND r.state IN ('done','running','failed','lost','interrupted','queued')
   ORDER BY r.state <> 'done', r.step DESC, r.id DESC LIMIT 1]]
 
@@ -92,7 +96,8 @@ local SAME = [[SELECT r.id, r.state FROM run r JOIN tag t ON t.run = r.id AND t.
 ---@param id table {hash, seed, experiment, script, parent, sources}
 ---@return table|nil row
 function results:same(id)
-    local row = self.db:first(SAME, m.db.hex(id.hash), id.seed, id.experiment, m.db.hex(id.script), id.parent, id.sources)
+    local row = self.db:first(SAME, m.db.hex(id.hash), id.seed, id.experiment, m.db.hex(id.script),
+        id.parent, id.sources)
     return row and self:run(row.id)
 end
 
@@ -110,9 +115,12 @@ function results:create(spec)
     local db = self.db
     local id
     db:tx(function()
-        db:exec([[INSERT INTO run(uid, experiment, parent, kind, name, config_hash, seed, state, script, diff, git, env, argv, created)
-          VALUES(?, ?, ?, ?, ?, ?, ?, 'queued', ?, ?, ?, ?, ?, ?)]], m.sys.random_hex(6), spec.experiment, spec.parent, spec.kind,
-            spec.name, m.db.hex(spec.hash), spec.seed, m.db.hex(spec.script), spec.diff and m.db.hex(spec.diff), spec.git, spec.env,
+        db:exec([[INSERT INTO run(uid, experiment, parent, kind, name, config_hash, seed, state, script,
+          diff, git, env, argv, created)
+          VALUES(?, ?, ?, ?, ?, ?, ?, 'queued', ?, ?, ?, ?, ?, ?)]], m.sys.random_hex(6), spec.experiment,
+            spec.parent, spec.kind,
+            spec.name, m.db.hex(spec.hash), spec.seed, m.db.hex(spec.script), spec.diff
+                and m.db.hex(spec.diff), spec.git, spec.env,
             spec.argv, m.sys.time())
         id = db:last_id()
         for _, leaf in ipairs(config.flatten(spec.config)) do
@@ -121,9 +129,11 @@ function results:create(spec)
         end
         db:exec("INSERT INTO tag(run, key, value) VALUES(?, 'sources', ?)", id, spec.sources)
         for _, file in ipairs(spec.files) do
-            db:exec("INSERT INTO artifact(run, name, step, kind, sha256) VALUES(?, ?, -1, 'source', ?)", id, file.name, m.db.hex(file.sha))
+            db:exec("INSERT INTO artifact(run, name, step, kind, sha256) VALUES(?, ?, -1, 'source', ?)", id,
+                file.name, m.db.hex(file.sha))
         end
-        db:exec("INSERT INTO artifact(run, name, step, kind, sha256) VALUES(?, 'config.json', -1, 'config', ?)", id, m.db.hex(spec.json))
+        db:exec([[INSERT INTO artifact(run, name, step, kind, sha256)
+          VALUES(?, 'config.json', -1, 'config', ?)]], id, m.db.hex(spec.json))
     end)
     return self:run(id)
 end
@@ -134,7 +144,8 @@ end
 function results:environment(env)
     local json = config.json(env)
     local sha = m.sha256(json)
-    self.db:exec("INSERT INTO env(sha256, json) VALUES(?, ?) ON CONFLICT(sha256) DO NOTHING", m.db.hex(sha), json)
+    self.db:exec("INSERT INTO env(sha256, json) VALUES(?, ?) ON CONFLICT(sha256) DO NOTHING", m.db.hex(sha),
+        json)
     return self.db:first("SELECT id FROM env WHERE sha256 = ?", m.db.hex(sha)).id
 end
 
@@ -142,7 +153,8 @@ end
 ---@return integer
 function results:worker()
     if not self.worker_id then
-        self.db:exec("INSERT INTO worker(host, pid, boot, started, seen) VALUES(?, ?, ?, ?, ?)", m.sys.hostname(), m.sys.pid(),
+        self.db:exec("INSERT INTO worker(host, pid, boot, started, seen) VALUES(?, ?, ?, ?, ?)",
+            m.sys.hostname(), m.sys.pid(),
             m.sys.boot_id(), m.sys.time(), m.sys.time())
         self.worker_id = self.db:last_id()
     end
@@ -159,7 +171,8 @@ end
 
 -- Levels as in syslog: 3 error, 4 warning, 6 information.
 function results:event(run, level, code, message)
-    self.db:exec("INSERT INTO event(t, run, worker, level, code, msg) VALUES(?, ?, ?, ?, ?, ?)", m.sys.time(), run,
+    self.db:exec("INSERT INTO event(t, run, worker, level, code, msg) VALUES(?, ?, ?, ?, ?, ?)",
+        m.sys.time(), run,
         self.worker_id, level, code, message)
 end
 
@@ -170,9 +183,11 @@ function results:start(row, env)
     local worker = self:worker()
     self.db:tx(function()
         local now = m.sys.time()
-        self.db:exec([[UPDATE run SET state = 'running', attempt = attempt + (started IS NOT NULL), started = coalesce(started, ?),
+        self.db:exec([[UPDATE run SET state = 'running', attempt = attempt + (started IS NOT NULL), started =
+          coalesce(started, ?),
           heartbeat = ?, ended = NULL, error = NULL, env = ? WHERE id = ?]], now, now, env, row.id)
-        self.db:exec("INSERT INTO event(t, run, worker, level, code, msg) VALUES(?, ?, ?, 6, 'start', ?)", now, row.id, worker,
+        self.db:exec("INSERT INTO event(t, run, worker, level, code, msg) VALUES(?, ?, ?, 6, 'start', ?)",
+            now, row.id, worker,
             ("pid %d on %s"):format(m.sys.pid(), m.sys.hostname()))
     end)
 end
@@ -183,7 +198,8 @@ end
 function results:finish(id, state, message)
     self.db:flush()
     self.db:tx(function()
-        self.db:exec("UPDATE run SET state = ?, ended = ?, heartbeat = ?, error = ? WHERE id = ?", state, m.sys.time(), m.sys.time(),
+        self.db:exec("UPDATE run SET state = ?, ended = ?, heartbeat = ?, error = ? WHERE id = ?", state,
+            m.sys.time(), m.sys.time(),
             message, id)
         self:event(id, state == "failed" and 3 or 6, state, message or "")
     end, true)
@@ -204,9 +220,12 @@ end
 ---Records a file that is already durable. Durable itself when this returns.
 function results:add_checkpoint(id, c)
     self.db:tx(function()
-        self.db:exec([[INSERT INTO checkpoint(run, step, path, sha256, bytes, value, keep) VALUES(?, ?, ?, ?, ?, ?, ?)
-          ON CONFLICT(run, step) DO UPDATE SET path = excluded.path, sha256 = excluded.sha256, bytes = excluded.bytes,
-          value = excluded.value, keep = excluded.keep, deleted = NULL]], id, c.step, c.path, m.db.hex(c.sha), c.bytes, c.value, c.keep)
+        self.db:exec([[INSERT INTO checkpoint(run, step, path, sha256, bytes, value, keep) VALUES(?, ?, ?, ?,
+          ?, ?, ?)
+          ON CONFLICT(run, step) DO UPDATE SET path = excluded.path, sha256 = excluded.sha256, bytes =
+            excluded.bytes,
+          value = excluded.value, keep = excluded.keep, deleted = NULL]], id, c.step, c.path,
+            m.db.hex(c.sha), c.bytes, c.value, c.keep)
         self.db:exec("UPDATE run SET step = ?, heartbeat = ? WHERE id = ?", c.step, m.sys.time(), id)
     end, true)
 end
@@ -216,7 +235,8 @@ function results:drop_checkpoints(id, list)
     if #list == 0 then return end
     self.db:tx(function()
         for _, c in ipairs(list) do
-            self.db:exec("UPDATE checkpoint SET deleted = ?, keep = 'none' WHERE run = ? AND step = ?", m.sys.time(), id, c.step)
+            self.db:exec("UPDATE checkpoint SET deleted = ?, keep = 'none' WHERE run = ? AND step = ?",
+                m.sys.time(), id, c.step)
         end
     end)
     for _, c in ipairs(list) do os.remove(self:file(c.path)) end
@@ -235,11 +255,15 @@ function results:rewind(id, step)
     db:flush()
     step = step or -1
     db:tx(function()
-        db:exec("DELETE FROM metric WHERE series IN (SELECT id FROM series WHERE run = ?1) AND step > ?2", id, step)
-        db:exec([[WITH s AS (SELECT s.id, count(k.step) n, count(*) FILTER (WHERE k.step IS NOT NULL AND k.value IS NULL) bad_n,
-            min(k.step) FILTER (WHERE k.value IS NULL) bad_step, max(k.step) last_step, min(k.value) lo, max(k.value) hi
+        db:exec("DELETE FROM metric WHERE series IN (SELECT id FROM series WHERE run = ?1) AND step > ?2",
+            id, step)
+        db:exec([[WITH s AS (SELECT s.id, count(k.step) n, count(*) FILTER (WHERE k.step IS NOT NULL AND
+          k.value IS NULL) bad_n,
+            min(k.step) FILTER (WHERE k.value IS NULL) bad_step, max(k.step) last_step, min(k.value) lo,
+              max(k.value) hi
             FROM series s LEFT JOIN metric k ON k.series = s.id WHERE s.run = ?1 GROUP BY s.id)
-          UPDATE series SET n = s.n, bad_n = s.bad_n, bad_step = s.bad_step, last_step = s.last_step, lo = s.lo, hi = s.hi,
+          UPDATE series SET n = s.n, bad_n = s.bad_n, bad_step = s.bad_step, last_step = s.last_step, lo =
+            s.lo, hi = s.hi,
             last = (SELECT value FROM metric k WHERE k.series = s.id AND k.step = s.last_step),
             lo_step = (SELECT min(step) FROM metric k WHERE k.series = s.id AND k.value = s.lo),
             hi_step = (SELECT min(step) FROM metric k WHERE k.series = s.id AND k.value = s.hi)
@@ -254,7 +278,8 @@ end
 
 function results:add_result(id, dataset, split, metric, value, n, step)
     self.db:exec([[INSERT INTO result(run, dataset, split, metric, value, n, step) VALUES(?, ?, ?, ?, ?, ?, ?)
-      ON CONFLICT(run, dataset, split, metric) DO UPDATE SET value = excluded.value, n = excluded.n, step = excluded.step]],
+      ON CONFLICT(run, dataset, split, metric) DO UPDATE SET value = excluded.value, n = excluded.n, step =
+        excluded.step]],
         id, dataset, split, metric, value, n, step)
 end
 
@@ -264,8 +289,8 @@ function results:add_confusion(id, dataset, split, counts)
         self.db:exec("DELETE FROM confusion WHERE run = ? AND dataset = ? AND split = ?", id, dataset, split)
         for i, row in ipairs(counts) do
             for j, n in ipairs(row) do
-                self.db:exec("INSERT INTO confusion(run, dataset, split, truth, pred, n) VALUES(?, ?, ?, ?, ?, ?)", id, dataset, split,
-                    i - 1, j - 1, math.floor(n))
+                self.db:exec("INSERT INTO confusion VALUES(?, ?, ?, ?, ?, ?)", id, dataset, split, i - 1, j - 1,
+                    math.floor(n))
             end
         end
     end)
@@ -274,14 +299,15 @@ end
 function results:add_artifact(id, name, kind, bytes, step)
     local sha = self.db:put_blob(bytes)
     self.db:exec([[INSERT INTO artifact(run, name, step, kind, sha256) VALUES(?, ?, ?, ?, ?)
-      ON CONFLICT(run, name, step) DO UPDATE SET kind = excluded.kind, sha256 = excluded.sha256]], id, name, step or -1, kind,
+      ON CONFLICT(run, name, step) DO UPDATE SET kind = excluded.kind, sha256 = excluded.sha256]], id, name,
+        step or -1, kind,
         m.db.hex(sha))
 end
 
 ---@return number|nil value, integer|nil n, integer|nil step
 function results:result(id, dataset, split, metric)
-    local r = self.db:first("SELECT value, n, step FROM result WHERE run = ? AND dataset = ? AND split = ? AND metric = ?", id,
-        dataset, split, metric)
+    local r = self.db:first([[SELECT value, n, step FROM result
+      WHERE run = ? AND dataset = ? AND split = ? AND metric = ?]], id, dataset, split, metric)
     if r then return r.value, r.n, r.step end
 end
 
@@ -290,7 +316,8 @@ end
 ---@return table|nil
 function results:headline(id)
     return self.db:first([[SELECT dataset, split, metric, value, n, step FROM result WHERE run = ?
-      ORDER BY metric <> 'acc', split <> 'test', split <> 'val', metric <> 'loss', dataset, metric LIMIT 1]], id)
+      ORDER BY metric <> 'acc', split <> 'test', split <> 'val', metric <> 'loss', dataset, metric LIMIT 1]],
+        id)
 end
 
 ---The text of a golden line: `rafdb test acc 88.92 (n=3068) step 19200 sha 3f1c...`.
@@ -298,10 +325,11 @@ end
 ---@return string|nil
 function results:golden(id)
     local r = self:headline(id)
-    local c = self.db:first("SELECT lower(hex(sha256)) AS sha, step FROM checkpoint WHERE run = ? AND deleted IS NULL ORDER BY step DESC LIMIT 1", id)
     if not r then return nil end
+    local c = self:checkpoints(id)[1]
     local value = r.value and (r.metric == "acc" and "%.2f" or "%.6g"):format(r.value) or "nan"
-    return ("%s %s %s %s%s step %d%s"):format(r.dataset, r.split, r.metric, value, r.n and (" (n=%d)"):format(r.n) or "",
+    return ("%s %s %s %s%s step %d%s"):format(r.dataset, r.split, r.metric, value, r.n
+        and (" (n=%d)"):format(r.n) or "",
         r.step or c and c.step or 0, c and " sha " .. c.sha:sub(1, 12) or "")
 end
 
@@ -309,7 +337,8 @@ end
 ---@param id integer
 ---@return string json
 function results:config_json(id)
-    local a = self.db:first("SELECT lower(hex(sha256)) AS sha FROM artifact WHERE run = ? AND name = 'config.json' AND kind = 'config'", id)
+    local a = self.db:first([[SELECT lower(hex(sha256)) AS sha FROM artifact
+      WHERE run = ? AND name = 'config.json' AND kind = 'config']], id)
     return a and self.db:get_blob(a.sha) or "{}"
 end
 

@@ -25,7 +25,8 @@ Run.Stop = Stop
 ---@param parent table|nil run
 function Run.new(store, row, cfg, parent)
     return setmetatable({
-        store = store, id = row.id, uid = row.uid, kind = row.kind, name = row.name, seed = row.seed, state = row.state,
+        store = store, id = row.id, uid = row.uid, kind = row.kind, name = row.name, seed = row.seed,
+            state = row.state,
         config = cfg, parent = parent, heard = 0,
     }, Run)
 end
@@ -95,7 +96,8 @@ local function retain(self, goal)
     local list = self.store:checkpoints(self.id)
     local best
     for _, c in ipairs(list) do
-        if c.value and (not best or (goal == "min" and c.value < best.value) or (goal ~= "min" and c.value > best.value)) then
+        if c.value and (not best or (goal == "min" and c.value < best.value) or (goal ~= "min"
+            and c.value > best.value)) then
             best = c
         end
     end
@@ -125,14 +127,17 @@ function Run:checkpoint(step, tensors, meta, opts)
     local need = size_of(tensors) + spare_bytes
     local free = m.sys.free_bytes(store.dir)
     if free and free < need then
-        error(("no room for the checkpoint of step %d: it needs %.1f MiB, %s has %.1f MiB free"):format(step, need / 2 ^ 20,
+        error(("no room for the checkpoint of step %d: it needs %.1f MiB, %s has %.1f MiB free"):format(step,
+            need / 2 ^ 20,
             store.dir, free / 2 ^ 20), 0)
     end
     store.db:flush()
-    local sha, bytes = m.safetensors.save(path, tensors, { mimic = config.json(meta or {}), step = tostring(step) })
+    local sha, bytes = m.safetensors.save(path, tensors, { mimic = config.json(meta or {}),
+        step = tostring(step) })
     local value = opts.value and number(opts.value)
     store:add_checkpoint(self.id, {
-        step = step, path = relative, sha = sha, bytes = bytes, value = value, keep = opts.final and "pin" or "last",
+        step = step, path = relative, sha = sha, bytes = bytes, value = value, keep = opts.final and "pin"
+            or "last",
     })
     self.saved = step
     retain(self, opts.goal)

@@ -5,8 +5,9 @@ local tables = require "mimic.cli.table"
 local command = {
     summary = "how fast this machine trains, against its measured peak",
     description = [[
-Measures training steps (forward, backward, AdamW) of the reference models in f32 and bf16, matrix products and element-wise
-kernels. The floors are measured in the same run: peak by a matrix product that stays in cache, bandwidth by a copy.]],
+Measures training steps (forward, backward, AdamW) of the reference models in f32 and bf16, matrix
+products and element-wise kernels. The floors are measured in the same run: peak by a matrix
+product that stays in cache, bandwidth by a copy.]],
     examples = [[
   mimic bench --quick
   mimic bench --only vit-s
@@ -15,15 +16,18 @@ kernels. The floors are measured in the same run: peak by a matrix product that 
 
 function command.configure(p)
     p:flag("--quick"):description("small models and short measurements only")
-    p:option("--only"):argname("NAME"):description("a model (vit-ti, vit-s, vit-b, mae-b, tiny) or a part (models, gemm, kernels)")
-    p:option("--dtype"):argname("TYPE"):description("f32, bf16 or both"):choices { "f32", "bf16", "both" }:default("both")
+    p:option("--only"):argname("NAME")
+        :description("a model (vit-ti, vit-s, vit-b, mae-b, tiny) or a part (models, gemm, kernels)")
+    p:option("--dtype"):argname("TYPE"):description("f32, bf16 or both"):choices { "f32", "bf16",
+        "both" }:default("both")
     tables.options(p)
 end
 
 function command.run(args)
     local bench = require "mimic.bench"
     if args.only and not bench.known(args.only) then
-        cli.fail(cli.USAGE, "no measurement '%s'%s", args.only, require("mimic.suggest").hint(args.only, bench.names()))
+        cli.fail(cli.USAGE, "no measurement '%s'%s", args.only, require("mimic.suggest").hint(args.only,
+            bench.names()))
     end
     bench.run { quick = args.quick, only = args.only, dtype = args.dtype, form = tables.chosen(args) }
     return cli.DONE

@@ -2,12 +2,13 @@
 local lfs = require "lfs"
 local m = require "mimic"
 local cli = require "mimic.cli"
-local progress = require "mimic.progress"
 local tables = require "mimic.cli.table"
 
 local command = {
     summary = "make synthetic data, check pictures, describe a data set",
-    description = "Works on data sets: a folder of pictures by class, an RAF-DB folder, a list file, or a pack (NAME.tar with NAME.csv).",
+    description = [[
+Works on data sets: a folder of pictures by class, an RAF-DB folder, a list file, or a pack
+(NAME.tar with NAME.csv).]],
     examples = [[
   mimic data synth data/synth --seed 0
   mimic data check photos/ broken.jpg pack.tar
@@ -17,13 +18,14 @@ local command = {
 local subs = {} -- name -> parser of the sub-command, for its help
 
 local function integer(p, flag, default, text)
-    p:option(flag):argname("N"):description(text):convert(math.tointeger):default(tostring(default))
+    p:option(flag):argname("N"):description(text):convert(cli.integer):default(tostring(default))
 end
 
 function command.configure(p)
     p:require_command(true)
     p:command_target("action")
-    local s = p:command("synth", "Writes general pictures (ImageNet folders) and faces (RAF-DB layout), JPEG, from a seed.",
+    local s = p:command("synth",
+        "Writes general pictures (ImageNet folders) and faces (RAF-DB layout), JPEG, from a seed.",
         "Example:\n  mimic data synth data/synth --seed 0 --size 48 --faces-train 2000")
     s:argument("dir"):argname("DIR"):description("folder to write")
     integer(s, "--seed", 0, "equal seeds give equal files")
@@ -33,10 +35,12 @@ function command.configure(p)
     integer(s, "--faces-train", 1200, "faces for fine-tuning")
     integer(s, "--faces-test", 400, "faces held out")
     local c = p:command("check", [[
-Reads every picture as training would, one at a time. Prints a line for each: path, width, height and the mean of red, green
-and blue (0..255), or the path and what is wrong. Folders are walked, packs (.tar) and list files are read member by member.
-Exit code 1 if any picture failed.]], "Example:\n  mimic data check photos/ broken.jpg pack.tar | awk '$2 < 48'")
-    c:argument("paths"):argname("PATH"):args("+"):description("pictures, folders, packs (.tar), list files (.txt, .tsv)")
+Reads every picture as training would, one at a time. Prints a line for each: path, width, height and
+the mean of red, green and blue (0..255), or the path and what is wrong. Folders are walked, packs
+(.tar) and list files are read member by member. Exit code 1 if any picture failed.]],
+        "Example:\n  mimic data check photos/ broken.jpg pack.tar | awk '$2 < 48'")
+    c:argument("paths"):argname("PATH"):args("+")
+        :description("pictures, folders, packs (.tar), list files (.txt, .tsv)")
     local i = p:command("info", "Format of a data set, its splits, and how many pictures each class has.",
         "Example:\n  mimic data info data/synth/faces")
     i:argument("path"):argname("PATH"):description("folder, pack or list file")
@@ -58,20 +62,22 @@ end
 
 local function synth(args)
     local began = m.sys.clock()
-    m.data.synth {
-        dir = args.dir, seed = args.seed, size = args.size, general_train = args.general_train, general_val = args.general_val,
+    local written = require("mimic.synth").ensure {
+        dir = args.dir, seed = args.seed, size = args.size, general_train = args.general_train,
+            general_val = args.general_val,
         faces_train = args.faces_train, faces_test = args.faces_test,
-        progress = function(done, total)
-            progress.show { phase = "synth", epoch = done, epochs = total, done = done / total }
-        end,
     }
-    progress.finish()
+    if not written then
+        print(("%s holds these pictures already"):format(args.dir))
+        return cli.DONE
+    end
     local n = args.general_train + args.general_val + args.faces_train + args.faces_test
     print(("wrote %d pictures under %s in %s"):format(n, args.dir, tables.duration(m.sys.clock() - began)))
     return cli.DONE
 end
 
-local pictures = { jpg = true, jpeg = true, jpe = true, png = true, bmp = true, gif = true, ppm = true, pgm = true, webp = true,
+local pictures = { jpg = true, jpeg = true, jpe = true, png = true, bmp = true, gif = true, ppm = true,
+    pgm = true, webp = true,
     tif = true, tiff = true }
 
 local function suffix(path)
@@ -166,7 +172,8 @@ local function info(args)
     local columns = { "class" }
     local problems = {}
     for _, split in ipairs { "train", "val", "test", "all" } do
-        local ok, d = pcall(m.data.open, { path = args.path, split = split ~= "all" and split or nil, label_column = args.label_column })
+        local ok, d = pcall(m.data.open, { path = args.path, split = split ~= "all" and split or nil,
+            label_column = args.label_column })
         if not ok then
             problems[#problems + 1] = tostring(d):match("^[^\n]*")
         elseif #d > 0 and not (split == "all" and #columns > 1) and d:hash() ~= hash then
@@ -185,11 +192,13 @@ local function info(args)
             rows[split] = #d
         end
     end
-    if not format then cli.fail(cli.FAILED, "%s", problems[#problems] or "no pictures under " .. args.path) end
+    if not format then cli.fail(cli.FAILED, "%s", problems[#problems] or "no pictures under "
+        .. args.path) end
     local sum = { class = "all" }
     for split, n in pairs(rows) do sum[split] = n end
     order[#order + 1] = sum
-    if tables.chosen(args) == "plain" then print(("%s: format %s, %d classes"):format(args.path, format, #order - 1)) end
+    if tables.chosen(args) == "plain" then print(("%s: format %s, %d classes"):format(args.path, format,
+        #order - 1)) end
     print(tables.format(tables.chosen(args), order, columns))
     return cli.DONE
 end

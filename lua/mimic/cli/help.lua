@@ -5,7 +5,9 @@ local suggest = require "mimic.suggest"
 
 local command = {
     summary = "help about a command or an operator",
-    description = "Without words: the commands. `help COMMAND` is `COMMAND --help`. `help op NAME` explains an operator of the engine, `help op` lists them.",
+    description = [[
+Without words: the commands. `help COMMAND` is `COMMAND --help`. `help op NAME` explains an
+operator of the engine, `help op` lists them.]],
     examples = [[
   mimic help run
   mimic help op
@@ -33,7 +35,8 @@ end
 local function explain(name)
     local ok, op = pcall(m.op, name)
     if not ok or not op then
-        cli.fail(cli.USAGE, "no operator '%s'%s; `mimic help op` lists them", name, suggest.hint(name, operators()))
+        cli.fail(cli.USAGE, "no operator '%s'%s; `mimic help op` lists them", name, suggest.hint(name,
+            operators()))
     end
     print(op.doc)
     if op.attrs and #op.attrs > 0 then
@@ -41,7 +44,8 @@ local function explain(name)
         for _, a in ipairs(op.attrs) do
             local choices = a.choices
             if type(choices) == "table" then choices = table.concat(choices, "|") end
-            print(("  %-14s %-6s%s%s"):format(a.name, a.kind, default_text(a), choices and choices ~= "" and "   " .. choices or ""))
+            print(("  %-14s %-6s%s%s"):format(a.name, a.kind, default_text(a), choices and choices ~= ""
+                and "   " .. choices or ""))
         end
     end
     if op.cases and op.cases ~= "" then

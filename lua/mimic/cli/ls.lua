@@ -5,8 +5,9 @@ local tables = require "mimic.cli.table"
 local command = {
     summary = "list runs, their state and main result",
     description = [[
-Lists runs, newest first. --where takes SQL over the columns of a run (id, name, kind, seed, state, step), over the names of
-its parameters and over the names of its results; --sort takes one of these names, with a minus for descending order.]],
+Lists runs, newest first. --where takes SQL over the columns of a run (id, name, kind, seed,
+state, step), over the names of its parameters and over the names of its results; --sort takes one
+of these names, with a minus for descending order.]],
     examples = [[
   mimic ls
   mimic ls --where "tau < 0.2 AND state = 'done'" --sort -acc
@@ -17,11 +18,12 @@ function command.configure(p)
     p:option("--where"):argname("SQL"):description("only runs for which this holds")
     p:option("--state"):argname("STATE"):description("done, running, failed, interrupted, ...")
     p:option("--sort"):argname("KEY"):description("order by a column, parameter or result; -KEY descending")
-    p:option("-n --limit"):argname("N"):description("at most N runs"):convert(math.tointeger)
+    p:option("-n --limit"):argname("N"):description("at most N runs"):convert(cli.integer)
     tables.options(p)
 end
 
-local own = { id = 1, uid = 1, name = 1, kind = 1, seed = 1, state = 1, step = 1, attempt = 1, created = 1, started = 1, ended = 1,
+local own = { id = 1, uid = 1, name = 1, kind = 1, seed = 1, state = 1, step = 1, attempt = 1, created = 1,
+    started = 1, ended = 1,
     note = 1, parent = 1 }
 
 -- A name as SQL over run r: its own column, a parameter, or a result.
@@ -29,7 +31,7 @@ local function translate(store, name)
     if own[name] then return "r." .. name end
     local quoted = "'" .. name:gsub("'", "''") .. "'"
     if store.db:first("SELECT 1 AS x FROM param WHERE key = ? LIMIT 1", name) then
-        return ("(SELECT coalesce(p.num, p.txt) FROM param p WHERE p.run = r.id AND p.key = %s)"):format(quoted)
+        return "(SELECT coalesce(p.num, p.txt) FROM param p WHERE p.run = r.id AND p.key = " .. quoted .. ")"
     end
     if store.db:first("SELECT 1 AS x FROM result WHERE metric = ? LIMIT 1", name) then
         return ([[(SELECT x.value FROM result x WHERE x.run = r.id AND x.metric = %s
@@ -40,7 +42,9 @@ end
 local function known_names(store)
     local names = {}
     for k in pairs(own) do names[#names + 1] = k end
-    for r in store.db:each("SELECT DISTINCT key AS k FROM param UNION SELECT DISTINCT metric FROM result") do names[#names + 1] = r.k end
+    for r in store.db:each("SELECT DISTINCT key AS k FROM param UNION SELECT DISTINCT metric FROM result") do
+        names[#names + 1] = r.k
+    end
     return names
 end
 
@@ -57,7 +61,8 @@ local function condition(store, text)
     return table.concat(out)
 end
 
-local LIST = [[SELECT r.id, r.name, r.kind, r.seed, r.state, r.step, r.created, r.started, r.ended, r.heartbeat
+local LIST = [[SELECT r.id, r.name, r.kind, r.seed, r.state, r.step, r.created, r.started, r.ended,
+  r.heartbeat
   FROM run r WHERE r.deleted IS NULL]]
 
 function command.run(args)

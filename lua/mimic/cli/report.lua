@@ -4,8 +4,8 @@ local cli = require "mimic.cli"
 local command = {
     summary = "write one HTML file: tables, curves, pictures, provenance",
     description = [[
-Writes a report that opens without a network: results over seeds, curves, reconstructions, confusion matrices, speed and
-memory, and where every figure comes from.]],
+Writes a report that opens without a network: results over seeds, curves, reconstructions,
+confusion matrices, speed and memory, and where every figure comes from.]],
     examples = [[
   mimic report
   mimic report -o night.html --experiment quickstart]],
@@ -25,7 +25,8 @@ function command.run(args)
         for i, text in ipairs(args.runs) do ids[i] = cli.guard(cli.USAGE, store.find, store, text).id end
     end
     store:close()
-    local path = cli.guard(cli.USAGE, require("mimic.report").write, { out = args.out, runs = ids, experiment = args.experiment })
+    local path = cli.guard(cli.USAGE, require("mimic.report").write, { out = args.out, runs = ids,
+        experiment = args.experiment })
     print("wrote " .. path)
     return cli.DONE
 end

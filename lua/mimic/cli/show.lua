@@ -5,7 +5,9 @@ local tables = require "mimic.cli.table"
 
 local command = {
     summary = "everything about one run",
-    description = "Shows a run: state, results, parameters, series, checkpoints, environment, events and, with --script, the script text it ran.",
+    description = [[
+Shows a run: state, results, parameters, series, checkpoints, environment, events and, with
+--script, the script text it ran.]],
     examples = [[
   mimic show 12
   mimic show mimic --params
@@ -28,7 +30,8 @@ function command.run(args)
     local store = cli.results(args)
     local db = store.db
     local r = cli.guard(cli.USAGE, store.find, store, args.run)
-    local extra = db:first("SELECT lower(hex(script)) AS script, argv, git, env, error, attempt, note FROM run WHERE id = ?", r.id)
+    local extra = db:first([[SELECT lower(hex(script)) AS script, argv, git, env, error, attempt, note
+      FROM run WHERE id = ?]], r.id)
     if args.script then
         io.write(store.db:get_blob(extra.script))
         return cli.DONE
@@ -39,7 +42,8 @@ function command.run(args)
         return cli.DONE
     end
     local last = r.state == "running" and os.time() * 1000 or r.ended or r.heartbeat
-    print(("run %d  %s  (%s, seed %d, experiment %s)"):format(r.id, r.name, r.kind, r.seed, r.experiment_name))
+    print(("run %d  %s  (%s, seed %d, experiment %s)"):format(r.id, r.name, r.kind, r.seed,
+        r.experiment_name))
     local function line(key, value)
         if value and value ~= "" then print(("  %-12s %s"):format(key, value)) end
     end
@@ -62,12 +66,17 @@ function command.run(args)
         print("  error")
         print("    " .. extra.error:gsub("\n", "\n    "))
     end
-    section("results", db:rows("SELECT dataset, split, metric, value, n, step FROM result WHERE run = ? ORDER BY 1, 2, 3", r.id),
+    section("results", db:rows([[SELECT dataset, split, metric, value, n, step FROM result WHERE run = ?
+      ORDER BY 1, 2, 3]], r.id),
         { "dataset", "split", "metric", "value", "n", "step" })
-    section("series", db:rows([[SELECT name, n, last, last_step, lo, lo_step, hi, hi_step, bad_n FROM series WHERE run = ? AND n > 0
+    section("series", db:rows([[SELECT name, n, last, last_step, lo, lo_step, hi, hi_step, bad_n FROM series
+      WHERE run = ? AND n > 0
       ORDER BY name]], r.id), { "name", "n", "last", "last_step", "lo", "lo_step", "hi", "hi_step", "bad_n" })
-    section("checkpoints", db:rows([[SELECT step, keep, value, bytes, substr(lower(hex(sha256)), 1, 12) AS sha, path FROM checkpoint
-      WHERE run = ? AND deleted IS NULL ORDER BY step]], r.id), { "step", "keep", "value", "bytes", "sha", "path" })
+    section("checkpoints",
+        db:rows([[SELECT step, keep, value, bytes, substr(lower(hex(sha256)), 1, 12) AS sha, path FROM
+          checkpoint
+      WHERE run = ? AND deleted IS NULL ORDER BY step]], r.id), { "step", "keep", "value", "bytes", "sha",
+        "path" })
     section("parameters", params, { "key", "value" })
     local env = extra.env and db:first("SELECT json FROM env WHERE id = ?", extra.env)
     if env then

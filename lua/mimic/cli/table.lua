@@ -144,8 +144,10 @@ end
 
 ---Adds --box --csv --json --md to a parser.
 function tables.options(p)
-    p:mutex(p:flag("--box"):description("draw a box"), p:flag("--csv"):description("comma-separated, exact numbers"),
-        p:flag("--json"):description("list of objects, exact numbers"), p:flag("--md"):description("Markdown"))
+    p:mutex(p:flag("--box"):description("draw a box"),
+        p:flag("--csv"):description("comma-separated, exact numbers"),
+        p:flag("--json"):description("list of objects, exact numbers"),
+            p:flag("--md"):description("Markdown"))
 end
 
 ---The form asked for by args; plain without.
