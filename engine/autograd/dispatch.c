@@ -216,3 +216,15 @@ done:
         mimic_tensor_release(copies[i]);
     return st;
 }
+
+mimic_status mimic_apply1(mimic_ctx *ctx, const mimic_op *op, const mimic_attrs *attrs,
+                          mimic_tensor **out, int n_in, mimic_tensor *const *in) {
+    mimic_tensor *results[MIMIC_MAX_OUT];
+    mimic_status st = mimic_op_apply(ctx, op, in, n_in, attrs, results);
+    if (st)
+        return st;
+    for (int k = 1; k < op->n_out; k++)
+        mimic_tensor_release(results[k]);
+    *out = results[0];
+    return MIMIC_OK;
+}
