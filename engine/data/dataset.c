@@ -241,7 +241,7 @@ static mimic_status read_packed(const mimic_dataset *d, int64_t i, mimic_image *
     const mimic_sample *m = &d->samples[i];
     const char *name = d->text + m->name;
     mimic_status s = MIMIC_OK;
-    uint8_t *data = mimic_alloc(d->ctx, (size_t)m->size + 1);
+    uint8_t *data = mimic_try_alloc(d->ctx, (size_t)m->size + 1);
     if (!data)
         return mimic_err_fail(err, MIMIC_ENOMEM, "%s: no memory for its %u bytes", name, m->size);
     for (size_t got = 0; got < m->size;) {

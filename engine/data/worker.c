@@ -31,7 +31,7 @@ static mimic_status fetch(mimic_worker *w, int64_t i, mimic_image *view, mimic_e
     size_t bytes = (size_t)view->width * (size_t)view->height * 3;
     size_t total = sizeof(mimic_cached) + bytes;
     size_t before = atomic_fetch_add_explicit(&l->cache_used, total, memory_order_relaxed);
-    mimic_cached *c = before + total <= l->cfg.cache_bytes ? mimic_alloc(l->ctx, total) : NULL;
+    mimic_cached *c = before + total <= l->cfg.cache_bytes ? mimic_try_alloc(l->ctx, total) : NULL;
     mimic_cached *none = NULL;
     if (c) {
         c->width = view->width;
@@ -74,7 +74,7 @@ static mimic_status make_item(mimic_worker *w, mimic_slot *slot, int item, int64
         float *out = slot->images + ((size_t)v * (size_t)slot->n + (size_t)item) * l->picture;
         s = mimic_transform_apply(&l->cfg.transform, &picture, &rng, &w->scratch, out, err);
         if (s != MIMIC_OK) {
-            char text[300];
+            char text[sizeof err->text];
             snprintf(text, sizeof text, "%s", err->text);
             mimic_err_fail(err, s, "%s: %s", mimic_dataset_sample_name(l->data, sample), text);
         }
@@ -111,6 +111,7 @@ void *mimic_loader_work(void *worker) {
     struct mimic_loader *l = w->loader;
     mimic_slot *slot;
     int item;
+    mimic_mark_worker_thread();
     pthread_mutex_lock(&l->lock);
     while ((slot = claim(l, &item))) {
         pthread_mutex_unlock(&l->lock);
