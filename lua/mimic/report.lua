@@ -94,8 +94,8 @@ local function results_section(store, groups)
     table.insert(columns, 2, { key = "kind", title = "task" })
     table.insert(columns, 3, { key = "seeds", title = "seeds", number = true })
     return page.table(rows, columns) ..
-        '<p class="note">Mean ± sample standard deviation over seeds; accuracies in percent; bold: best mean of ' ..
-        "the column.</p>" ..
+        '<p class="note">Mean ± sample standard deviation over seeds; accuracies in percent; bold: best ' ..
+        "mean of the column.</p>" ..
         page.source(RESULTS)
 end
 
@@ -268,8 +268,8 @@ local function confusion_section(store, groups)
             local html, acc, f1, total = matrix_html(s.counts, s.n, class_names(store, g.runs[1].id, s.n))
             local seeds = #g.runs > 1 and (" of %d seeds together"):format(#g.runs) or ""
             out[#out + 1] = ("<h3>%s on %s</h3>%s"):format(escape(g.label), escape(key), html)
-            out[#out + 1] = ('<p class="note">%d predictions%s: accuracy %.2f, mean F1 %.2f (percent).</p>'):format(
-                total, seeds, acc, f1)
+            local note = '<p class="note">%d predictions%s: accuracy %.2f, mean F1 %.2f (percent).</p>'
+            out[#out + 1] = note:format(total, seeds, acc, f1)
         end
     end
     if #out == 0 then return nil end

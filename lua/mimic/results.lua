@@ -24,7 +24,7 @@ function results.open(path, write)
     if write then
         m.sys.mkdirs(dir)
     elseif not exists(path) then
-        error(("no results database %s yet: `mimic run FILE.lua` makes it, --db names another"):format(path), 0)
+        error(("no results database %s yet: `mimic run FILE.lua` makes it (--db: another)"):format(path), 0)
     end
     local self = setmetatable({ path = path, dir = dir }, results)
     self.db = m.db.open(path, { write = write })
@@ -289,8 +289,8 @@ function results:add_confusion(id, dataset, split, counts)
         self.db:exec("DELETE FROM confusion WHERE run = ? AND dataset = ? AND split = ?", id, dataset, split)
         for i, row in ipairs(counts) do
             for j, n in ipairs(row) do
-                self.db:exec("INSERT INTO confusion VALUES(?, ?, ?, ?, ?, ?)", id, dataset, split, i - 1, j - 1,
-                    math.floor(n))
+                self.db:exec("INSERT INTO confusion VALUES(?, ?, ?, ?, ?, ?)", id, dataset, split,
+                    i - 1, j - 1, math.floor(n))
             end
         end
     end)

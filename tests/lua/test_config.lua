@@ -1,0 +1,117 @@
+-- Configurations: merging, freezing, checking, overrides, canonical JSON.
+local m = require "mimic"
+local lu = require "luaunit"
+local config = require "mimic.config"
+local experiment = require "mimic.experiment"
+local suggest = require "mimic.suggest"
+
+local TestConfig = {}
+
+function TestConfig.setUp()
+    config.set_overrides {}
+end
+TestConfig.tearDown = TestConfig.setUp
+
+function TestConfig.test_with_is_deep_and_leaves_the_base()
+    local base = m.config { a = 1, list = { 1, 2, 3 }, sub = { x = 1, y = 2 } }
+    local other = base:with { list = { 9 }, sub = { y = 5 } }
+    lu.assertEquals(config.plain(other), { a = 1, list = { 9 }, sub = { x = 1, y = 5 } })
+    lu.assertEquals(config.plain(base), { a = 1, list = { 1, 2, 3 }, sub = { x = 1, y = 2 } })
+    lu.assertEquals(config.plain(base.sub:with { x = 3 }), { x = 3, y = 2 })
+end
+
+function TestConfig.test_frozen_and_a_copy()
+    local source = { sub = { x = 1 } }
+    local base = m.config(source)
+    source.sub.x = 2
+    lu.assertEquals(base.sub.x, 1)
+    lu.assertErrorMsgContains("frozen", function() base.a = 1 end)
+    lu.assertErrorMsgContains("frozen", function() base.sub.x = 1 end)
+    lu.assertErrorMsgContains("not a function", m.config, { f = print })
+    lu.assertErrorMsgContains("both", m.config, { 1, 2, x = 3 })
+end
+
+function TestConfig.test_a_frozen_list_reads_as_a_list()
+    local base = m.config { list = { 4, 5 } }
+    lu.assertEquals(#base.list, 2)
+    local seen = {}
+    for i, v in ipairs(base.list) do seen[i] = v end
+    for k, v in pairs(base) do seen[k] = v end
+    lu.assertEquals(seen[2], 5)
+    lu.assertEquals(seen.list[1], 4)
+end
+
+function TestConfig.test_canonical_json()
+    lu.assertEquals(config.json { b = 1.0, a = { true, "x\n\"" }, c = 1 / 3, d = 0.1, e = {} },
+        '{"a":[true,"x\\n\\""],"b":1,"c":0.3333333333333333,"d":0.1,"e":{}}')
+    for _, x in ipairs { 0.1, 1 / 3, 1e-300, 123456789.125, -5e22, 2 ^ 53 + 0.0 } do
+        lu.assertEquals(tonumber(config.json(x)), x)
+    end
+end
+
+local defaults = { epochs = 1, lr = 0.1, path = false, free = {}, sub = { size = 2, names = { "a" } } }
+
+function TestConfig.test_resolve_fills_checks_and_suggests()
+    lu.assertEquals(config.resolve({ sub = { size = 3 }, path = "x", free = { k = 1 } }, defaults, {}, "t"),
+        { epochs = 1, lr = 0.1, path = "x", free = { k = 1 }, sub = { size = 3, names = { "a" } }, seed = 0 })
+    local function refused(given, ...)
+        local ok, err = pcall(config.resolve, given, defaults, {}, "task t")
+        lu.assertFalse(ok)
+        for _, text in ipairs { ... } do lu.assertStrContains(err, text) end
+    end
+    refused({ epoch = 3 }, "unknown key 'epoch' for task t", "did you mean epochs")
+    refused({ sub = { sise = 3 } }, "unknown key 'sub.sise'", "sub.size")
+    refused({ epochs = "3" }, "epochs: expected a number, got a string")
+    refused({ sub = 3 }, "sub: expected a table, got a number")
+    refused({ lr = { 1 } }, "lr: expected a number, got a list")
+end
+
+function TestConfig.test_keys_of_other_tasks_are_left_out()
+    local got = config.resolve({ tau = 1, lr = 2, seeds = { 1 } }, defaults, { { tau = 0 } }, "t")
+    lu.assertNil(got.tau)
+    lu.assertNil(got.seeds)
+    lu.assertEquals(got.lr, 2)
+end
+
+function TestConfig.test_values_of_overrides()
+    local cases = {
+        ["3"] = 3, ["1e-3"] = 1e-3, ["true"] = true, ["false"] = false, ["a b"] = "a b", ['"3"'] = "3",
+        ["[1,2]"] = { 1, 2 }, ["[a, [1, 2]]"] = { "a", { 1, 2 } }, ["[0..3]"] = { 0, 1, 2, 3 }, ["[]"] = {},
+    }
+    for text, value in pairs(cases) do lu.assertEquals(config.parse_value(text), value, text) end
+end
+
+function TestConfig.test_overrides_reach_the_base()
+    config.set_overrides { "finetune.batch=8", "seeds=[1,2]", "pretrain.model.dim=48" }
+    local base = m.config { seeds = { 0 }, pretrain = { epochs = 1 }, finetune = { batch = 4 } }
+    lu.assertEquals(config.plain(base),
+        { seeds = { 1, 2 }, pretrain = { epochs = 1, model = { dim = 48 } }, finetune = { batch = 8 } })
+    lu.assertEquals(config.unused_overrides(), {})
+end
+
+function TestConfig.test_unknown_overrides_are_refused()
+    config.set_overrides { "finetune.bathc=8" }
+    lu.assertErrorMsgContains("did you mean finetune.batch", m.config, { finetune = { batch = 4 } })
+    config.set_overrides { "batch=8" } -- the base is a set of configurations: this key reaches none of them
+    lu.assertErrorMsgContains("finetune.batch", m.config, { finetune = { batch = 4 } })
+    config.set_overrides { "batch=8" }
+    lu.assertEquals(m.config({ epochs = 4 }).batch, 8)
+    lu.assertErrorMsgContains("key=value", config.set_overrides, { "batch" })
+end
+
+function TestConfig.test_defaults_of_the_tasks_are_configurations()
+    for _, d in ipairs(experiment.task_defaults()) do
+        lu.assertStrContains(config.json(m.config(d)), '"batch"')
+    end
+end
+
+function TestConfig.test_suggestions()
+    local known = { "epochs", "batch", "optim.lr", "weight_decay" }
+    lu.assertEquals(suggest.near("epoch", known), { "epochs" })
+    lu.assertEquals(suggest.near("bacth", known), { "batch" })
+    lu.assertEquals(suggest.near("xyzzy", known), {})
+    lu.assertEquals(suggest.hint("epoch", known), " (did you mean epochs?)")
+    lu.assertEquals(suggest.distance("kitten", "sitting"), 3)
+end
+
+os.exit(lu.LuaUnit.new():runSuiteByInstances { { "TestConfig", TestConfig } })
