@@ -1,4 +1,5 @@
-/* Batch normalisation of [N, C] with the statistics of the batch (training mode; Ioffe and Szegedy 2015). */
+/* Batch normalisation of [N, C] with the statistics of the batch (training mode; Ioffe and Szegedy
+ * 2015). */
 #include "ops/shape_util.h"
 
 static mimic_status batchnorm_shape(mimic_call *c) {
@@ -43,10 +44,12 @@ const mimic_op mimic_op_batchnorm = {
     .shape = batchnorm_shape,
     .vjp = batchnorm_vjp,
     .inputs = "x weight? bias?",
-    .cases = "x[6,5] weight[5] bias[5]; x[8,70]; x[6,5] - bias[5]; x[40,33]:bf16 weight[33] bias[33] "
-             "eps=1e-3; x[1,3] weight[3] bias[3] eps=0.1",
+    .cases =
+        "x[6,5] weight[5] bias[5]; x[8,70]; x[6,5] - bias[5]; x[40,33]:bf16 weight[33] bias[33] "
+        "eps=1e-3; x[1,3] weight[3] bias[3] eps=0.1",
     .doc = "batchnorm(x[N, C] [, weight[C] [, bias[C]]] [, {eps=1e-5}]) -> y, mean[C], var[C]\n"
-           "y = (x - mean) / sqrt(var + eps) * weight + bias with mean and biased variance of each column. "
+           "y = (x - mean) / sqrt(var + eps) * weight + bias with mean and biased variance of each "
+           "column. "
            "mean and var are f32 (f64 for f64).",
 };
 
@@ -75,9 +78,12 @@ const mimic_op mimic_op_batchnorm_bwd = {
     .attrs = {{"eps", MIMIC_ATTR_F64, 1e-5, NULL}},
     .shape = batchnorm_bwd_shape,
     .inputs = "x mean var weight? dy? dmean? dvar?",
-    .cases = "x[6,5] mean[5] var[5]=uniform weight[5] dy[6,5]; x[6,70]:bf16 mean[70] var[70]=uniform - "
-             "dy[6,70]:bf16; x[6,5] mean[5] var[5]=uniform - - dmean[5] dvar[5]",
-    .doc = "batchnorm_bwd(x, mean, var [, weight [, dy [, dmean [, dvar]]]] [, {eps}]) -> dx, dweight, dbias\n"
-           "With h = (x - mean) r, r = 1/sqrt(var + eps), e = dy weight, per column: dx = r (e - mean(e) - h "
+    .cases =
+        "x[6,5] mean[5] var[5]=uniform weight[5] dy[6,5]; x[6,70]:bf16 mean[70] var[70]=uniform - "
+        "dy[6,70]:bf16; x[6,5] mean[5] var[5]=uniform - - dmean[5] dvar[5]",
+    .doc = "batchnorm_bwd(x, mean, var [, weight [, dy [, dmean [, dvar]]]] [, {eps}]) -> dx, "
+           "dweight, dbias\n"
+           "With h = (x - mean) r, r = 1/sqrt(var + eps), e = dy weight, per column: dx = r (e - "
+           "mean(e) - h "
            "mean(e h)) + dmean / N + 2 dvar (x - mean) / N.",
 };

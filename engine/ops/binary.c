@@ -1,5 +1,5 @@
-/* add, sub, mul, div with numpy broadcasting, and sum_to, which undoes a broadcast. Gradients of a broadcast
- * operand are summed back to its shape. */
+/* add, sub, mul, div with numpy broadcasting, and sum_to, which undoes a broadcast. Gradients of a
+ * broadcast operand are summed back to its shape. */
 #include "ops/shape_util.h"
 
 static mimic_status binary_shape(mimic_call *c) {
@@ -101,7 +101,8 @@ const mimic_op mimic_op_add = {
     .inputs = "a b",
     .cases = BINARY_CASES,
     .doc = "add(a, b) -> y\n"
-           "y = a + b. Shapes are aligned at the last axis; axes of size 1 are repeated. Equal dtypes.",
+           "y = a + b. Shapes are aligned at the last axis; axes of size 1 are repeated. Equal "
+           "dtypes.",
 };
 
 const mimic_op mimic_op_sub = {
@@ -116,7 +117,8 @@ const mimic_op mimic_op_sub = {
     .inputs = "a b",
     .cases = BINARY_CASES,
     .doc = "sub(a, b) -> y\n"
-           "y = a - b. Shapes are aligned at the last axis; axes of size 1 are repeated. Equal dtypes.",
+           "y = a - b. Shapes are aligned at the last axis; axes of size 1 are repeated. Equal "
+           "dtypes.",
 };
 
 const mimic_op mimic_op_mul = {

@@ -1,8 +1,8 @@
-/* Contrastive losses over explicit masks (method.md Eq. 5-8 and 11-13, sections 2.2-2.5): mscl_masks makes the
- * masks of the mix-supervised loss from soft labels, contrastive is the loss that InfoNCE, SupCon and MSCL
- * share. With s = zA zC^T / tau over the candidate set:
- *   l_i  = -(1/max(1,|P(i)|)) sum_j pos_ij (s_ij - log sum_j' cand_ij' exp(s_ij'))
- *   g_ij = w_i ([|P(i)|>0] q_ij - pos_ij / max(1,|P(i)|)), dzA = g zC / tau, dzC = g^T zA / tau. */
+/* Contrastive losses over explicit masks (method.md Eq. 5-8 and 11-13, sections 2.2-2.5):
+ * mscl_masks makes the masks of the mix-supervised loss from soft labels, contrastive is the loss
+ * that InfoNCE, SupCon and MSCL share. With s = zA zC^T / tau over the candidate set: l_i  =
+ * -(1/max(1,|P(i)|)) sum_j pos_ij (s_ij - log sum_j' cand_ij' exp(s_ij')) g_ij = w_i ([|P(i)|>0]
+ * q_ij - pos_ij / max(1,|P(i)|)), dzA = g zC / tau, dzC = g^T zA / tau. */
 #include "ops/shape_util.h"
 
 static mimic_status masks_shape(mimic_call *c) {
@@ -40,16 +40,22 @@ const mimic_op mimic_op_mscl_masks = {
               {"exclude_self", MIMIC_ATTR_BOOL, 1, NULL}},
     .shape = masks_shape,
     .inputs = "anchors candidates a b",
-    .cases = "anchors[6,4]=uniform candidates[6,4]=uniform a[6]:i32=perm b[6]:i32=perm; anchors[5,3]=uniform "
-             "candidates[9,3]=uniform a[9]:i32=index(5) b[9]:i32=index(5) dist=1 t=0.3; anchors[5,3]=uniform "
+    .cases = "anchors[6,4]=uniform candidates[6,4]=uniform a[6]:i32=perm b[6]:i32=perm; "
+             "anchors[5,3]=uniform "
+             "candidates[9,3]=uniform a[9]:i32=index(5) b[9]:i32=index(5) dist=1 t=0.3; "
+             "anchors[5,3]=uniform "
              "candidates[9,3]=uniform a[9]:i32=index(5) b[9]:i32=index(5) dist=2 exclude_self=0; "
              "anchors[4,3]=uniform candidates[4,3]=uniform a[4]:i32=perm b[4]:i32=perm dist=3; "
              "anchors[0,3] candidates[4,3] a[4]:i32=index(4) b[4]:i32=index(4)",
-    .doc = "mscl_masks(anchors[n, K], candidates[m, K], a[m], b[m] [, {dist=\"tv\", t=0.5, exclude_self=true}]) -> "
+    .doc = "mscl_masks(anchors[n, K], candidates[m, K], a[m], b[m] [, {dist=\"tv\", t=0.5, "
+           "exclude_self=true}]) -> "
            "pos[n, m], cand[n, m]\n"
-           "u8 masks of the mix-supervised contrastive loss. Candidate j mixes the samples a[j] and b[j] (i32, "
-           "0-based; equal for a clean one), anchor i is sample i. cand = 0 where the candidate contains the "
-           "anchor (unless exclude_self is off); pos = cand and dist(label, label) <= t + 1e-6. Distances: tv = "
+           "u8 masks of the mix-supervised contrastive loss. Candidate j mixes the samples a[j] "
+           "and b[j] (i32, "
+           "0-based; equal for a clean one), anchor i is sample i. cand = 0 where the candidate "
+           "contains the "
+           "anchor (unless exclude_self is off); pos = cand and dist(label, label) <= t + 1e-6. "
+           "Distances: tv = "
            "half the sum of absolute differences, linf, l1, l2 (method.md Eq. 13, 2.2, 2.3).",
 };
 
@@ -106,16 +112,23 @@ const mimic_op mimic_op_contrastive = {
     .shape = contrastive_shape,
     .vjp = contrastive_vjp,
     .inputs = "za zc pos cand",
-    .cases = "za[6,5] zc[7,5] pos[6,7]:u8=bool cand[6,7]:u8=1 tau=0.7; za[6,40] zc[7,40] pos[6,7]:u8=bool "
-             "cand[6,7]:u8=bool tau=3 reduction=1; za[5,4] zc[3,4] pos[5,3]:u8=bool cand[5,3]:u8=bool tau=1 "
-             "empty=1; za[3,4] zc[5,4] pos[3,5]:u8=0 cand[3,5]:u8=1 empty=1; za[2,3] zc[0,3] pos[2,0]:u8=0 "
+    .cases = "za[6,5] zc[7,5] pos[6,7]:u8=bool cand[6,7]:u8=1 tau=0.7; za[6,40] zc[7,40] "
+             "pos[6,7]:u8=bool "
+             "cand[6,7]:u8=bool tau=3 reduction=1; za[5,4] zc[3,4] pos[5,3]:u8=bool "
+             "cand[5,3]:u8=bool tau=1 "
+             "empty=1; za[3,4] zc[5,4] pos[3,5]:u8=0 cand[3,5]:u8=1 empty=1; za[2,3] zc[0,3] "
+             "pos[2,0]:u8=0 "
              "cand[2,0]:u8=0",
-    .doc = "contrastive(za[n, d], zc[m, d], pos[n, m], cand[n, m] [, {tau=0.07, reduction=\"mean\", "
-           "empty=\"zero\"}]) -> loss\n"
-           "l_i = -mean over the positives j of i of log(exp(s_ij) / sum_cand exp(s_ij')), s = za zc^T / tau. The "
-           "vectors are already normalised (l2norm); pos and cand are u8, a positive counts only where cand "
-           "is set. An anchor without positives adds 0: zero keeps it in the mean, skip does not (method.md "
-           "Eq. 5-8, 11-13, 2.5).",
+    .doc =
+        "contrastive(za[n, d], zc[m, d], pos[n, m], cand[n, m] [, {tau=0.07, reduction=\"mean\", "
+        "empty=\"zero\"}]) -> loss\n"
+        "l_i = -mean over the positives j of i of log(exp(s_ij) / sum_cand exp(s_ij')), s = za "
+        "zc^T / tau. The "
+        "vectors are already normalised (l2norm); pos and cand are u8, a positive counts only "
+        "where cand "
+        "is set. An anchor without positives adds 0: zero keeps it in the mean, skip does not "
+        "(method.md "
+        "Eq. 5-8, 11-13, 2.5).",
 };
 
 static mimic_status contrastive_bwd_shape(mimic_call *c) {

@@ -1,6 +1,6 @@
-/* Mean cross-entropy of logits against labels or soft targets (method.md Eq. 1 and 3): with target t (one-hot,
- * smoothed t (1-s) + s/K), L = 1/N sum_i (T lse(s_i) - sum_k t_ik s_ik), T = sum_k t_ik;
- * dL/ds = (T softmax(s) - t) / N. */
+/* Mean cross-entropy of logits against labels or soft targets (method.md Eq. 1 and 3): with target
+ * t (one-hot, smoothed t (1-s) + s/K), L = 1/N sum_i (T lse(s_i) - sum_k t_ik s_ik), T = sum_k
+ * t_ik; dL/ds = (T softmax(s) - t) / N. */
 #include "ops/shape_util.h"
 
 static mimic_status inputs(const mimic_call *c, int logits, int target) {
@@ -13,7 +13,8 @@ static mimic_status inputs(const mimic_call *c, int logits, int target) {
         return mimic_shape_fail(c, "no logits");
     if (!(smoothing >= 0 && smoothing <= 1))
         return mimic_shape_fail(c, "smoothing %g is not in 0..1", smoothing);
-    s = mimic_want_dtype(c, target, MIMIC_BIT(MIMIC_I32) | MIMIC_BIT(MIMIC_F32) | MIMIC_BIT(x->dtype));
+    s = mimic_want_dtype(c, target,
+                         MIMIC_BIT(MIMIC_I32) | MIMIC_BIT(MIMIC_F32) | MIMIC_BIT(x->dtype));
     return s != MIMIC_OK ? s : mimic_want_shape(c, target, t->dtype == MIMIC_I32 ? 1 : 2, x->shape);
 }
 
@@ -45,12 +46,15 @@ const mimic_op mimic_op_cross_entropy = {
     .shape = ce_shape,
     .vjp = ce_vjp,
     .inputs = "logits target",
-    .cases = "logits[5,7] target[5]:i32=index(7); logits[5,7] target[5]:i32=index(7) smoothing=0.1; "
-             "logits[4,33] target[4,33]=uniform; logits[4,5] target[4,5]=uniform smoothing=0.2; "
-             "logits[1,1] target[1]:i32=index(1)",
+    .cases =
+        "logits[5,7] target[5]:i32=index(7); logits[5,7] target[5]:i32=index(7) smoothing=0.1; "
+        "logits[4,33] target[4,33]=uniform; logits[4,5] target[4,5]=uniform smoothing=0.2; "
+        "logits[1,1] target[1]:i32=index(1)",
     .doc = "cross_entropy(logits[N, K], target [, {smoothing=0}]) -> loss\n"
-           "Mean over N of -sum_k t_k log softmax(logits)_k. target: labels [N] (i32, 0-based) or soft targets "
-           "[N, K]; smoothing makes t (1 - smoothing) + smoothing/K of it (method.md Eq. 1 and 3). bf16 "
+           "Mean over N of -sum_k t_k log softmax(logits)_k. target: labels [N] (i32, 0-based) or "
+           "soft targets "
+           "[N, K]; smoothing makes t (1 - smoothing) + smoothing/K of it (method.md Eq. 1 and 3). "
+           "bf16 "
            "logits are cast to f32 first.",
 };
 

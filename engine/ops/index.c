@@ -1,5 +1,5 @@
-/* Rows by index: gather_rows and scatter_rows (each the other's gradient), argsort, onehot. Indices are 0-based
- * i32 data; one outside its range is an error that names the place. */
+/* Rows by index: gather_rows and scatter_rows (each the other's gradient), argsort, onehot. Indices
+ * are 0-based i32 data; one outside its range is an error that names the place. */
 #include "ops/shape_util.h"
 
 #include <math.h>
@@ -49,9 +49,11 @@ const mimic_op mimic_op_gather_rows = {
     .shape = gather_shape,
     .vjp = gather_vjp,
     .inputs = "x index",
-    .cases = "x[2,6,4] index[2,3]:i32=perm; x[2,6] index[2,9]:i32=index(6); x[5,3] index[4]:i32=index(5); "
-             "x[2,6,40]:bf16 index[2,5]:i32=index(6); x[7]:i32=index(9) index[3]:i32=index(7); x[2,3,4] "
-             "index[2,0]:i32=index(1)",
+    .cases =
+        "x[2,6,4] index[2,3]:i32=perm; x[2,6] index[2,9]:i32=index(6); x[5,3] "
+        "index[4]:i32=index(5); "
+        "x[2,6,40]:bf16 index[2,5]:i32=index(6); x[7]:i32=index(9) index[3]:i32=index(7); x[2,3,4] "
+        "index[2,0]:i32=index(1)",
     .doc = "gather_rows(x[B, N, ...], index[B, M]) -> y[B, M, ...]\n"
            "y[b, m] = x[b, index[b, m]]; or x[N, ...] with index[M]. index is i32, 0-based.",
 };
@@ -89,11 +91,13 @@ const mimic_op mimic_op_scatter_rows = {
     .shape = scatter_shape,
     .vjp = scatter_vjp,
     .inputs = "y index",
-    .cases = "y[2,3,4] index[2,3]:i32=index(6) rows=6; y[2,9] index[2,9]:i32=index(4) rows=4; y[4,300] "
-             "index[4]:i32=index(5) rows=5; y[2,5,40]:bf16 index[2,5]:i32=index(6) rows=6; y[2,0,3] "
-             "index[2,0]:i32=index(1) rows=2",
+    .cases =
+        "y[2,3,4] index[2,3]:i32=index(6) rows=6; y[2,9] index[2,9]:i32=index(4) rows=4; y[4,300] "
+        "index[4]:i32=index(5) rows=5; y[2,5,40]:bf16 index[2,5]:i32=index(6) rows=6; y[2,0,3] "
+        "index[2,0]:i32=index(1) rows=2",
     .doc = "scatter_rows(y[B, M, ...], index[B, M], {rows=N}) -> x[B, N, ...]\n"
-           "x[b, n] = sum of y[b, m] over the m with index[b, m] = n, added in the order of m; or y[M, ...] "
+           "x[b, n] = sum of y[b, m] over the m with index[b, m] = n, added in the order of m; or "
+           "y[M, ...] "
            "with index[M].",
 };
 
@@ -118,9 +122,10 @@ const mimic_op mimic_op_argsort = {
     .shape = argsort_shape,
     .inputs = "x",
     .cases = "x[3,7]; x[2,2,196]=uniform; x[300]:i32=index(9); x[1]; x[0,3]; x[3,0]",
-    .doc = "argsort(x) -> index\n"
-           "The positions (0-based, i32) that put each row of the last axis in ascending order; equal "
-           "elements keep their order, NaN comes last.",
+    .doc =
+        "argsort(x) -> index\n"
+        "The positions (0-based, i32) that put each row of the last axis in ascending order; equal "
+        "elements keep their order, NaN comes last.",
 };
 
 static mimic_status onehot_shape(mimic_call *c) {

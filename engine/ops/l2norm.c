@@ -1,4 +1,5 @@
-/* Rows of length 1 over the last axis: y = x / max(|x|, eps) (method.md section 1, normalisation of z). */
+/* Rows of length 1 over the last axis: y = x / max(|x|, eps) (method.md section 1, normalisation of
+ * z). */
 #include "ops/shape_util.h"
 
 static mimic_status l2norm_shape(mimic_call *c) {

@@ -1,5 +1,6 @@
 /* Layer normalisation over the last axis, alone and with the residual sum before it:
- * y = (x - mean) * rstd * weight + bias, rstd = 1 / sqrt(var + eps), var biased (Ba et al. 2016). */
+ * y = (x - mean) * rstd * weight + bias, rstd = 1 / sqrt(var + eps), var biased (Ba et al. 2016).
+ */
 #include "ops/shape_util.h"
 
 static mimic_status norm_inputs(const mimic_call *c, int weight, int bias) {
@@ -52,11 +53,13 @@ const mimic_op mimic_op_layernorm = {
     .shape = layernorm_shape,
     .vjp = layernorm_vjp,
     .inputs = "x weight bias",
-    .cases = "x[2,5,8] weight[8] bias[8]; x[3,1] weight[1] bias[1]; x[70,33] weight[33] bias[33] "
-             "eps=1e-3; x[7,768]:bf16 weight[768] bias[768]; x[9] weight[9] bias[9]; x[0,4] weight[4] "
-             "bias[4]",
+    .cases =
+        "x[2,5,8] weight[8] bias[8]; x[3,1] weight[1] bias[1]; x[70,33] weight[33] bias[33] "
+        "eps=1e-3; x[7,768]:bf16 weight[768] bias[768]; x[9] weight[9] bias[9]; x[0,4] weight[4] "
+        "bias[4]",
     .doc = "layernorm(x[..., D], weight[D], bias[D] [, {eps=1e-6}]) -> y\n"
-           "y = (x - mean) / sqrt(var + eps) * weight + bias over the last axis, var biased. Statistics, "
+           "y = (x - mean) / sqrt(var + eps) * weight + bias over the last axis, var biased. "
+           "Statistics, "
            "weight and bias are f32 (f64 for f64).",
 };
 
@@ -72,13 +75,13 @@ static mimic_status add_layernorm_shape(mimic_call *c) {
     return MIMIC_OK;
 }
 
-/* Both summands get the gradient of the sum: what came through the normalisation plus what came directly. */
+/* Both summands get the gradient of the sum: what came through the normalisation plus what came
+ * directly. */
 static mimic_status add_layernorm_vjp(mimic_vjp *g) {
     mimic_tensor *out[4] = {NULL}; /* x, r, weight, bias */
     mimic_status s = MIMIC_OK;
     if (g->dout[1]) {
-        mimic_tensor *in[6] = {g->dout[1], g->out[0],  g->in[2],
-                               g->save[0], g->save[1], g->dout[0]};
+        mimic_tensor *in[6] = {g->dout[1], g->out[0], g->in[2], g->save[0], g->save[1], g->dout[0]};
         s = mimic_op_apply(g->ctx, &mimic_op_layernorm_bwd, in, 6, NULL, out + 1);
     } else {
         mimic_take(g->dout[0], &out[1]);
@@ -143,10 +146,12 @@ const mimic_op mimic_op_layernorm_bwd = {
     .dtypes = MIMIC_FLOATS,
     .shape = layernorm_bwd_shape,
     .inputs = "dy x weight mean rstd dsum?",
-    .cases = "dy[6,8] x[6,8] weight[8] mean[6] rstd[6]=uniform; dy[300,33] x[300,33] weight[33] mean[300] "
+    .cases = "dy[6,8] x[6,8] weight[8] mean[6] rstd[6]=uniform; dy[300,33] x[300,33] weight[33] "
+             "mean[300] "
              "rstd[300]=uniform dsum[300,33]; dy[5,40]:bf16 x[5,40]:bf16 weight[40] mean[5] "
              "rstd[5]=uniform",
-    .doc = "layernorm_bwd(dy, x, weight, mean, rstd [, dsum]) -> dx, dweight, dbias\n"
-           "With h = (x - mean) rstd and e = dy weight: dx = rstd (e - mean(e) - h mean(e h)) + dsum, "
-           "dweight = sum dy h, dbias = sum dy over the rows, summed in fixed blocks.",
+    .doc =
+        "layernorm_bwd(dy, x, weight, mean, rstd [, dsum]) -> dx, dweight, dbias\n"
+        "With h = (x - mean) rstd and e = dy weight: dx = rstd (e - mean(e) - h mean(e h)) + dsum, "
+        "dweight = sum dy h, dbias = sum dy over the rows, summed in fixed blocks.",
 };

@@ -1,4 +1,5 @@
-/* Operators that copy elements to another layout or dtype: contiguous, cast, concat, and slice_bwd. */
+/* Operators that copy elements to another layout or dtype: contiguous, cast, concat, and slice_bwd.
+ */
 #include "ops/shape_util.h"
 
 #include <math.h>
@@ -24,9 +25,11 @@ const mimic_op mimic_op_contiguous = {
     .shape = contiguous_shape,
     .vjp = contiguous_vjp,
     .inputs = "x",
-    .cases = "x[3,5]; x[2,70,33]; x[2,3,4,5]:bf16; x[4,3]:i32=index(9); x[40,40]:u8=bool; x[0,3]; x[]",
+    .cases =
+        "x[3,5]; x[2,70,33]; x[2,3,4,5]:bf16; x[4,3]:i32=index(9); x[40,40]:u8=bool; x[0,3]; x[]",
     .doc = "contiguous(x) -> y\n"
-           "A copy with its elements in row-major order. Operators ask for it by themselves where they "
+           "A copy with its elements in row-major order. Operators ask for it by themselves where "
+           "they "
            "need it.",
 };
 
@@ -57,9 +60,10 @@ const mimic_op mimic_op_cast = {
     .shape = cast_shape,
     .vjp = cast_vjp,
     .inputs = "x",
-    .cases = "x[3,5] dtype=2; x[3,5]:f64 dtype=0; x[2,70]:bf16 dtype=0; x[70] dtype=1; "
-             "x[9]:i32=index(9) dtype=0; x[3,30]:u8=bool dtype=0; x[50] dtype=3; x[50]=uniform dtype=4; "
-             "x[9]:i32=index(9) dtype=1; x[7]:f64 dtype=1; x[0] dtype=1",
+    .cases =
+        "x[3,5] dtype=2; x[3,5]:f64 dtype=0; x[2,70]:bf16 dtype=0; x[70] dtype=1; "
+        "x[9]:i32=index(9) dtype=0; x[3,30]:u8=bool dtype=0; x[50] dtype=3; x[50]=uniform dtype=4; "
+        "x[9]:i32=index(9) dtype=1; x[7]:f64 dtype=1; x[0] dtype=1",
     .doc = "cast(x, {dtype}) -> y\n"
            "Converts the elements. f32 to bf16 rounds to nearest even; floats to i32 or u8 are cut "
            "towards zero and held in range (NaN gives 0). Gradients pass between float dtypes.",
@@ -131,8 +135,9 @@ const mimic_op mimic_op_concat = {
     .shape = concat_shape,
     .vjp = concat_vjp,
     .inputs = "a b? c? d? e? f? g? h?",
-    .cases = "a[2,3] b[4,3]; a[2,3,4] b[2,1,4] c[2,2,4] axis=1; a[5] axis=-1; a[2,3]:bf16 b[2,5]:bf16 "
-             "axis=-1; a[0,3] b[2,3]; a[3]:i32=index(4) b[2]:i32=index(4)",
+    .cases =
+        "a[2,3] b[4,3]; a[2,3,4] b[2,1,4] c[2,2,4] axis=1; a[5] axis=-1; a[2,3]:bf16 b[2,5]:bf16 "
+        "axis=-1; a[0,3] b[2,3]; a[3]:i32=index(4) b[2]:i32=index(4)",
     .doc = "concat(a, b, ... [, {axis=1}]) -> y\n"
            "Joins up to 8 tensors along an axis; the other axes and the dtypes are equal.",
 };
@@ -170,6 +175,7 @@ const mimic_op mimic_op_slice_bwd = {
     .inputs = "dy",
     .cases = "dy[2,3] axis=1 start=1 shape=2,6; dy[2,3] shape=5,3; dy[3,2,4]:bf16 axis=-2 start=3 "
              "shape=3,5,4",
-    .doc = "slice_bwd(dy, {axis, start, stop, shape...}) -> dx\n"
-           "Zeros of the full shape with dy at positions start.. of the axis: the gradient of slice.",
+    .doc =
+        "slice_bwd(dy, {axis, start, stop, shape...}) -> dx\n"
+        "Zeros of the full shape with dy at positions start.. of the axis: the gradient of slice.",
 };

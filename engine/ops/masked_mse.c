@@ -1,6 +1,6 @@
-/* Loss of masked reconstruction (method.md Eq. 2, models_mae.py forward_loss): mean squared error per patch,
- * averaged over the masked patches. norm: each target patch is normalised with its own mean and UNBIASED
- * variance, (t - mean) / sqrt(var + 1e-6). */
+/* Loss of masked reconstruction (method.md Eq. 2, models_mae.py forward_loss): mean squared error
+ * per patch, averaged over the masked patches. norm: each target patch is normalised with its own
+ * mean and UNBIASED variance, (t - mean) / sqrt(var + 1e-6). */
 #include "ops/shape_util.h"
 
 static mimic_status inputs(const mimic_call *c, int pred) {
@@ -46,11 +46,16 @@ const mimic_op mimic_op_masked_mse = {
     .shape = mse_shape,
     .vjp = mse_vjp,
     .inputs = "pred target mask?",
-    .cases = "pred[2,5,12] target[2,5,12] mask[2,5]=uniform; pred[2,5,37] target[2,5,37] mask[2,5]=uniform "
-             "norm=1; pred[3,4,6] target[3,4,6] - on=1; pred[1,2,5] target[1,2,5] mask[1,2]=1 norm=1 on=1",
-    .doc = "masked_mse(pred[B, L, P], target[B, L, P] [, mask[B, L]] [, {norm=false, on=\"masked\"}]) -> loss\n"
-           "e = mean_k (pred - target)^2 per patch; masked: sum(mask e) / sum(mask), mask 1 on the removed "
-           "patches; all: mean of e. norm normalises each target patch by its mean and unbiased variance "
+    .cases = "pred[2,5,12] target[2,5,12] mask[2,5]=uniform; pred[2,5,37] target[2,5,37] "
+             "mask[2,5]=uniform "
+             "norm=1; pred[3,4,6] target[3,4,6] - on=1; pred[1,2,5] target[1,2,5] mask[1,2]=1 "
+             "norm=1 on=1",
+    .doc = "masked_mse(pred[B, L, P], target[B, L, P] [, mask[B, L]] [, {norm=false, "
+           "on=\"masked\"}]) -> loss\n"
+           "e = mean_k (pred - target)^2 per patch; masked: sum(mask e) / sum(mask), mask 1 on the "
+           "removed "
+           "patches; all: mean of e. norm normalises each target patch by its mean and unbiased "
+           "variance "
            "(eps 1e-6). The target has no gradient (method.md Eq. 2).",
 };
 
@@ -77,7 +82,8 @@ const mimic_op mimic_op_masked_mse_bwd = {
     .attrs = {{"norm", MIMIC_ATTR_BOOL, 0, NULL}, {"on", MIMIC_ATTR_ENUM, 0, "masked|all"}},
     .shape = mse_bwd_shape,
     .inputs = "dloss pred target mask?",
-    .cases = "dloss[] pred[2,5,12] target[2,5,12] mask[2,5]=uniform; dloss[] pred[2,5,37] target[2,5,37] "
+    .cases = "dloss[] pred[2,5,12] target[2,5,12] mask[2,5]=uniform; dloss[] pred[2,5,37] "
+             "target[2,5,37] "
              "mask[2,5]=uniform norm=1; dloss[] pred[3,4,6] target[3,4,6] - on=1",
     .doc = "masked_mse_bwd(dloss, pred, target [, mask] [, {norm, on}]) -> dpred\n"
            "dpred = dloss mask 2 (pred - target) / (P sum(mask)), zero on kept patches.",

@@ -26,11 +26,15 @@ const mimic_op mimic_op_mix = {
     .dtypes = MIMIC_FLOATS,
     .shape = mix_shape,
     .inputs = "x lam box partner",
-    .cases = "x[4,3,6,6] lam[4]=uniform box[4,4]:i32=0 partner[4]:i32=perm; x[2,1,9,9] lam[2]=uniform "
-             "box[2,4]:i32=index(9) partner[2]:i32=index(2); x[2,3,5,5]:bf16 lam[2]=uniform box[2,4]:i32=0 "
-             "partner[2]:i32=index(2); x[0,3,4,4] lam[0] box[0,4]:i32=0 partner[0]:i32=index(1)",
+    .cases =
+        "x[4,3,6,6] lam[4]=uniform box[4,4]:i32=0 partner[4]:i32=perm; x[2,1,9,9] lam[2]=uniform "
+        "box[2,4]:i32=index(9) partner[2]:i32=index(2); x[2,3,5,5]:bf16 lam[2]=uniform "
+        "box[2,4]:i32=0 "
+        "partner[2]:i32=index(2); x[0,3,4,4] lam[0] box[0,4]:i32=0 partner[0]:i32=index(1)",
     .doc = "mix(x[B, C, H, W], lam[B], box[B, 4], partner[B]) -> y\n"
-           "box holds yl, yh, xl, xh (0-based, half open). yl >= yh: Mixup, y[b] = lam[b] x[b] + (1 - lam[b]) "
-           "x[partner[b]]. Else CutMix: the box is replaced from the partner; lam must already be recomputed "
+           "box holds yl, yh, xl, xh (0-based, half open). yl >= yh: Mixup, y[b] = lam[b] x[b] + "
+           "(1 - lam[b]) "
+           "x[partner[b]]. Else CutMix: the box is replaced from the partner; lam must already be "
+           "recomputed "
            "from the box's area. box and partner are i32. No gradient (method.md Eq. 9, 6.6).",
 };

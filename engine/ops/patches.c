@@ -1,6 +1,6 @@
-/* Images to rows of patches and back; each is the other's gradient (method.md, Eq. 2). Patches are row-major over
- * the image; inside one the order is (py, px, c) for "mae" and (c, py, px) for "conv", the order of a
- * convolution's weights. */
+/* Images to rows of patches and back; each is the other's gradient (method.md, Eq. 2). Patches are
+ * row-major over the image; inside one the order is (py, px, c) for "mae" and (c, py, px) for
+ * "conv", the order of a convolution's weights. */
 #include "ops/shape_util.h"
 
 #include <math.h>
@@ -12,9 +12,9 @@ static mimic_status patchify_shape(mimic_call *c) {
     if (s == MIMIC_OK && (p < 1 || x->shape[2] % p || x->shape[3] % p))
         s = mimic_shape_fail(c, "height and width must be multiples of patch");
     if (s == MIMIC_OK)
-        mimic_out_set(c, 0, (mimic_dtype)x->dtype, 3,
-                      (int64_t[]){x->shape[0], x->shape[2] / p * (x->shape[3] / p),
-                                  p * p * x->shape[1]});
+        mimic_out_set(
+            c, 0, (mimic_dtype)x->dtype, 3,
+            (int64_t[]){x->shape[0], x->shape[2] / p * (x->shape[3] / p), p * p * x->shape[1]});
     return s;
 }
 
@@ -44,7 +44,8 @@ const mimic_op mimic_op_patchify = {
     .inputs = "img",
     .cases = "img[2,3,8,8] patch=4; img[1,3,4,6] patch=2 order=1; img[2,3,32,32]:bf16 patch=16; "
              "img[1,1,4,4]:u8=bool patch=2; img[0,3,4,4] patch=4",
-    .doc = "patchify(img[B, C, H, W], {patch, order=\"mae\"}) -> x[B, H/patch * W/patch, patch*patch*C]\n"
+    .doc = "patchify(img[B, C, H, W], {patch, order=\"mae\"}) -> x[B, H/patch * W/patch, "
+           "patch*patch*C]\n"
            "Patches row by row. Order inside a patch: mae = (py, px, c), conv = (c, py, px).",
 };
 
@@ -90,6 +91,7 @@ const mimic_op mimic_op_unpatchify = {
     .inputs = "x",
     .cases = "x[2,4,48] patch=4; x[1,9,8] patch=2 channels=2 order=1; x[2,6,12] patch=2 rows=2; "
              "x[2,4,12]:bf16 patch=2; x[0,4,12] patch=2",
-    .doc = "unpatchify(x[B, N, patch*patch*C], {patch, channels=3, order=\"mae\", rows}) -> img[B, C, H, W]\n"
+    .doc = "unpatchify(x[B, N, patch*patch*C], {patch, channels=3, order=\"mae\", rows}) -> img[B, "
+           "C, H, W]\n"
            "The inverse of patchify. The grid is square unless its number of patch rows is given.",
 };

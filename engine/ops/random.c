@@ -1,6 +1,7 @@
-/* Operators that draw random numbers: Philox4x32-10 with counter (element / 4, stream, step), so the numbers
- * depend on seed, stream and step alone. Those three attributes are filled in from the context when they are
- * -1; gradients of dropout and drop_path apply the same operator with the same numbers. */
+/* Operators that draw random numbers: Philox4x32-10 with counter (element / 4, stream, step), so
+ * the numbers depend on seed, stream and step alone. Those three attributes are filled in from the
+ * context when they are -1; gradients of dropout and drop_path apply the same operator with the
+ * same numbers. */
 #include "ops/shape_util.h"
 
 #define RANDOM_ATTRS                                                                               \
@@ -29,7 +30,7 @@ const mimic_op mimic_op_rand_uniform = {
     .inputs = "",
     .cases = "shape=3,5; shape=1000 lo=-2 hi=3; shape=; shape=0,4; shape=40000",
     .doc = "rand_uniform({d1, d2, ..., lo=0, hi=1}) -> y[d1, d2, ...]\n"
-           "f32 numbers in [lo, hi), 24 random bits each.",
+           "f32 numbers lo + (hi - lo) u, u in [0, 1) with 24 random bits.",
 };
 
 static mimic_status rand_normal_shape(mimic_call *c) {
@@ -52,9 +53,10 @@ const mimic_op mimic_op_rand_normal = {
     .shape = rand_normal_shape,
     .inputs = "",
     .cases = "shape=3,5; shape=1000 mean=2 std=0.5 cut=2; shape=0",
-    .doc = "rand_normal({d1, d2, ..., mean=0, std=1, cut=0}) -> y[d1, d2, ...]\n"
-           "f32 normal numbers by the inverse distribution function of one uniform each; with cut > 0 "
-           "truncated at mean +- cut * std.",
+    .doc =
+        "rand_normal({d1, d2, ..., mean=0, std=1, cut=0}) -> y[d1, d2, ...]\n"
+        "f32 normal numbers by the inverse distribution function of one uniform each; with cut > 0 "
+        "truncated at mean +- cut * std.",
 };
 
 static mimic_status drop_shape(mimic_call *c) {
@@ -86,7 +88,8 @@ const mimic_op mimic_op_dropout = {
     .shape = drop_shape,
     .vjp = drop_vjp,
     .inputs = "x",
-    .cases = "x[3,50] p=0.3; x[40] p=0; x[2,40]:bf16 p=0.5; x[0]; x[3,5] p=0.2 seed=3 stream=1 step=9",
+    .cases =
+        "x[3,50] p=0.3; x[40] p=0; x[2,40]:bf16 p=0.5; x[0]; x[3,5] p=0.2 seed=3 stream=1 step=9",
     .doc = "dropout(x [, {p=0.5}]) -> y\n"
            "Each element is 0 with probability p, else x / (1 - p).",
 };
@@ -105,5 +108,6 @@ const mimic_op mimic_op_drop_path = {
     .inputs = "x",
     .cases = "x[9,5] p=0.3; x[4,3,2] p=0; x[6,40]:bf16 p=0.5; x[0,3]; x[7] p=0.5",
     .doc = "drop_path(x[B, ...] [, {p=0.5}]) -> y\n"
-           "Each sample (first axis) is 0 with probability p, else x / (1 - p): stochastic depth as in timm.",
+           "Each sample (first axis) is 0 with probability p, else x / (1 - p): stochastic depth "
+           "as in timm.",
 };

@@ -1,4 +1,5 @@
-/* Reductions: sum, mean, max over one axis or over all elements, argmax of the last axis, max_bwd. */
+/* Reductions: sum, mean, max over one axis or over all elements, argmax of the last axis, max_bwd.
+ */
 #include "ops/shape_util.h"
 
 /* The attribute `axis` when none is given: all elements. Outside of every axis number. */
@@ -6,8 +7,8 @@
 #define AXIS_ATTRS                                                                                 \
     { {"axis", MIMIC_ATTR_AXIS, ALL, NULL}, {"keep", MIMIC_ATTR_BOOL, 0, NULL}, }
 
-/* Shape of the result; `ones` is the same with the reduced axes kept as 1. Returns the number of elements that
- * are reduced to one, or -1 after a failure. */
+/* Shape of the result; `ones` is the same with the reduced axes kept as 1. Returns the number of
+ * elements that are reduced to one, or -1 after a failure. */
 static int64_t reduced(const mimic_call *c, int *rank, int64_t *shape, int64_t *ones) {
     const mimic_tensor *x = c->in[0];
     bool keep = c->attrs.v[1].i != 0;
@@ -96,9 +97,10 @@ const mimic_op mimic_op_sum = {
     .inputs = "x",
     .cases = "x[3,5]; x[3,5] axis=0; x[2,3,4] axis=1 keep=1; x[2,3,40] axis=-1; x[3,700] keep=1; "
              "x[]; x[2,300]:bf16 axis=1; x[0,3]; x[0,3] axis=0; x[40000]:bf16; x[1030,3] axis=0",
-    .doc = "sum(x [, {axis, keep=false}]) -> y\n"
-           "Sum over an axis, or over all elements when no axis is given. keep leaves the axis with "
-           "size 1. Partial sums of fixed blocks are added in order, in f32 for bf16.",
+    .doc =
+        "sum(x [, {axis, keep=false}]) -> y\n"
+        "Sum over an axis, or over all elements when no axis is given. keep leaves the axis with "
+        "size 1. Partial sums of fixed blocks are added in order, in f32 for bf16.",
 };
 
 const mimic_op mimic_op_mean = {
@@ -155,10 +157,12 @@ const mimic_op mimic_op_max = {
     .shape = max_shape,
     .vjp = max_vjp,
     .inputs = "x",
-    .cases = "x[3,5]; x[3,5] axis=0; x[2,3,4] axis=1 keep=1; x[4,70] axis=-1; x[]; x[2,30]:bf16 axis=1; "
-             "x[2,0,3] axis=0",
-    .doc = "max(x [, {axis, keep=false}]) -> y\n"
-           "Largest element of an axis, or of all. NaN wins. The gradient goes to the first largest.",
+    .cases =
+        "x[3,5]; x[3,5] axis=0; x[2,3,4] axis=1 keep=1; x[4,70] axis=-1; x[]; x[2,30]:bf16 axis=1; "
+        "x[2,0,3] axis=0",
+    .doc =
+        "max(x [, {axis, keep=false}]) -> y\n"
+        "Largest element of an axis, or of all. NaN wins. The gradient goes to the first largest.",
 };
 
 static mimic_status max_bwd_shape(mimic_call *c) {
@@ -193,7 +197,8 @@ const mimic_op mimic_op_max_bwd = {
     .inputs = "dy index",
     .cases = "dy[3] index[3]:i32=index(5) axis=1 shape=3,5; dy[5] index[5]:i32=index(3) axis=0 "
              "shape=3,5; dy[] index[]:i32=index(6) shape=2,3",
-    .doc = "max_bwd(dy, index, {axis, shape...}) -> dx\nZeros with dy at the positions of the maxima.",
+    .doc =
+        "max_bwd(dy, index, {axis, shape...}) -> dx\nZeros with dy at the positions of the maxima.",
 };
 
 static mimic_status argmax_shape(mimic_call *c) {

@@ -105,8 +105,7 @@ mimic_status mimic_want_dtype(const mimic_call *c, int i, unsigned dtypes) {
 mimic_status mimic_want_shape(const mimic_call *c, int i, int rank, const int64_t *shape) {
     const mimic_tensor *t = c->in[i];
     char name[32], text[96];
-    if (!t || (t->rank == rank &&
-               memcmp(t->shape, shape, (size_t)rank * sizeof shape[0]) == 0))
+    if (!t || (t->rank == rank && memcmp(t->shape, shape, (size_t)rank * sizeof shape[0]) == 0))
         return MIMIC_OK;
     return mimic_shape_fail(c, "%s must be %s", mimic_input_name(c->op, i, name, sizeof name),
                             mimic_shape_text(rank, shape, text, sizeof text));
@@ -178,8 +177,7 @@ mimic_status mimic_apply_2(mimic_ctx *ctx, const mimic_op *op, mimic_tensor *a, 
     return mimic_apply1(ctx, op, &attrs, out, 2, (mimic_tensor *[]){a, b});
 }
 
-mimic_status mimic_apply_scaled(mimic_ctx *ctx, mimic_tensor *a, double alpha,
-                                mimic_tensor **out) {
+mimic_status mimic_apply_scaled(mimic_ctx *ctx, mimic_tensor *a, double alpha, mimic_tensor **out) {
     mimic_attrs attrs;
     mimic_op_defaults(&mimic_op_scale, &attrs);
     attrs.v[0].f = alpha;
@@ -188,7 +186,8 @@ mimic_status mimic_apply_scaled(mimic_ctx *ctx, mimic_tensor *a, double alpha,
 
 mimic_status mimic_apply_sum_to(mimic_ctx *ctx, mimic_tensor *a, const mimic_shape_out *s,
                                 mimic_tensor **out) {
-    if (a->rank == s->rank && memcmp(a->shape, s->shape, (size_t)s->rank * sizeof s->shape[0]) == 0) {
+    if (a->rank == s->rank &&
+        memcmp(a->shape, s->shape, (size_t)s->rank * sizeof s->shape[0]) == 0) {
         mimic_take(a, out);
         return MIMIC_OK;
     }

@@ -1,5 +1,5 @@
-/* Checks and small steps that the operator records share: what an input must look like, said once, so that
- * all messages read alike. */
+/* Checks and small steps that the operator records share: what an input must look like, said once,
+ * so that all messages read alike. */
 #ifndef MIMIC_SHAPE_UTIL_H
 #define MIMIC_SHAPE_UTIL_H
 
@@ -9,7 +9,8 @@ bool mimic_same_shape(const mimic_tensor *a, const mimic_tensor *b);
 /* The input's name in the record ("weight"), in buf. */
 const char *mimic_input_name(const mimic_op *op, int i, char *buf, size_t size);
 
-/* Each fails with the operator's name, the reason and all operands unless input i (if present) is so. */
+/* Each fails with the operator's name, the reason and all operands unless input i (if present) is
+ * so. */
 mimic_status mimic_want_rank(const mimic_call *c, int i, int lo, int hi);
 mimic_status mimic_want_dtype(const mimic_call *c, int i, unsigned dtypes);
 mimic_status mimic_want_shape(const mimic_call *c, int i, int rank, const int64_t *shape);

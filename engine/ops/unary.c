@@ -1,5 +1,5 @@
-/* Elementwise operators of one tensor: scale, exp, log, sqrt, relu, gelu, and the two gradients that need a
- * kernel of their own. */
+/* Elementwise operators of one tensor: scale, exp, log, sqrt, relu, gelu, and the two gradients
+ * that need a kernel of their own. */
 #include "ops/shape_util.h"
 
 static mimic_status unary_shape(mimic_call *c) {
@@ -146,9 +146,10 @@ const mimic_op mimic_op_gelu = {
     .vjp = gelu_vjp,
     .inputs = "x",
     .cases = "x[3,37]; x[3,5] form=1; x[2,40]:bf16; x[2,40]:bf16 form=1; x[0]",
-    .doc = "gelu(x [, {form=\"erf\"}]) -> y\n"
-           "erf: y = x Phi(x) with Phi the normal distribution (Hendrycks and Gimpel 2016, the exact "
-           "form that timm's ViT uses); tanh: y = x/2 (1 + tanh(sqrt(2/pi) (x + 0.044715 x^3))).",
+    .doc =
+        "gelu(x [, {form=\"erf\"}]) -> y\n"
+        "erf: y = x Phi(x) with Phi the normal distribution (Hendrycks and Gimpel 2016, the exact "
+        "form that timm's ViT uses); tanh: y = x/2 (1 + tanh(sqrt(2/pi) (x + 0.044715 x^3))).",
 };
 
 const mimic_op mimic_op_gelu_bwd = {

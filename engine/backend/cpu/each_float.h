@@ -9,9 +9,11 @@
  *     ... BY_FLOAT(dtype, row)(x, n) ...
  *     #endif
  *
- * Inside the templates: T storage type, REAL compute type (float for bf16), VEC its vector of W lanes,
- * LOAD STORE LOADN STOREN between T and VEC, GET PUT between T and REAL, RLOAD RSTORE RLOADN RSTOREN for
- * arrays of REAL (statistics, gains), VSET a broadcast; DTYPE and ACCUM the enum values. */
+ * Inside the templates: T storage type, REAL compute type (float for bf16), VEC its vector of W
+ * lanes, LOAD STORE LOADN STOREN between T and VEC, GET PUT between T and REAL, RLOAD RSTORE RLOADN
+ * RSTOREN for arrays of REAL (statistics, gains), VSET a broadcast; DTYPE and ACCUM the enum
+ * values. With NO_BF16 defined there are the f32 and f64 instances only (losses), chosen by
+ * BY_REAL. */
 #include "backend/cpu/simd.h"
 
 #ifndef EACH_CAT
@@ -20,6 +22,7 @@
 /* The instance of `name` for a float dtype known at run time. */
 #define BY_FLOAT(dtype, name)                                                                      \
     ((dtype) == MIMIC_F32 ? name##_f32 : (dtype) == MIMIC_BF16 ? name##_bf16 : name##_f64)
+#define BY_REAL(dtype, name) ((dtype) == MIMIC_F64 ? name##_f64 : name##_f32)
 #define NAME(name) EACH_CAT(name, SUFFIX)
 #define LOAD(p) EACH_CAT(vload, SUFFIX)(p)
 #define STORE(p, v) EACH_CAT(vstore, SUFFIX)(p, v)
@@ -76,17 +79,19 @@ static inline double put_f64(double x) {
 #undef SUFFIX
 #undef DTYPE
 
+#ifndef NO_BF16
 #define T uint16_t
 #define SUFFIX bf16
 #define DTYPE MIMIC_BF16
 #include FAMILY
 #undef T
+#undef SUFFIX
+#undef DTYPE
+#endif
 #undef REAL
 #undef VEC
 #undef W
-#undef SUFFIX
 #undef RSUFFIX
-#undef DTYPE
 #undef ACCUM
 
 #define T double
@@ -107,3 +112,4 @@ static inline double put_f64(double x) {
 #undef DTYPE
 #undef ACCUM
 #undef FAMILY
+#undef NO_BF16

@@ -1,7 +1,7 @@
-/* Compute vectors over GCC vector extensions: vf32 and vf64 of one register each, the width given by the
- * instruction set the file is compiled for. The same source gives the same bits on every run of one
- * instruction set; reductions inside a vector are in fixed order. bf16 is storage only: it is loaded to
- * and stored from vf32 (round to nearest even). */
+/* Compute vectors over GCC vector extensions: vf32 and vf64 of one register each, the width given
+ * by the instruction set the file is compiled for. The same source gives the same bits on every run
+ * of one instruction set; reductions inside a vector are in fixed order. bf16 is storage only: it
+ * is loaded to and stored from vf32 (round to nearest even). */
 #ifndef MIMIC_CPU_SIMD_H
 #define MIMIC_CPU_SIMD_H
 
@@ -36,7 +36,8 @@ typedef int64_t vi64 __attribute__((vector_size(SIMD_BYTES)));
 
 #define SIMD_FN static inline __attribute__((always_inline))
 
-/* --- load and store: vload_T(p), vstore_T(p, v), and the first n lanes only (the others 0) ------------ */
+/* --- load and store: vload_T(p), vstore_T(p, v), and the first n lanes only (the others 0)
+ * ------------ */
 
 SIMD_FN vf32 vload_f32(const float *p) {
     vf32 v;
@@ -129,7 +130,8 @@ SIMD_FN void vstoren_bf16(uint16_t *p, vf32 v, int64_t n) {
 #endif
 }
 
-/* --- lane-wise basics ---------------------------------------------------------------------------------- */
+/* --- lane-wise basics
+ * ---------------------------------------------------------------------------------- */
 
 SIMD_FN vf32 vset_f32(float x) {
     return (vf32){0} + x;
@@ -221,11 +223,13 @@ SIMD_FN double vhmax_f64(vf64 v) {
     return m;
 }
 
-/* --- functions: polynomials for f32 (errors about one unit in the last place), libm lane by lane for f64
- * ------------------------------------------------------------------------------------------------------- */
+/* --- functions: polynomials for f32 (errors about one unit in the last place), libm lane by lane
+ * for f64
+ * -------------------------------------------------------------------------------------------------------
+ */
 
-/* e^x = 2^n e^r, |r| <= ln 2 / 2. The power of two is multiplied in two halves: no overflow before the
- * last step, subnormal results come out. */
+/* e^x = 2^n e^r, |r| <= ln 2 / 2. The power of two is multiplied in two halves: no overflow before
+ * the last step, subnormal results come out. */
 SIMD_FN vf32 vexp_f32(vf32 x) {
     const float magic = 12582912.0f; /* 1.5 * 2^23: adding it rounds to an integer */
     x = vmin_f32(vset_f32(89.0f), vmax_f32(vset_f32(-105.0f), x));
@@ -277,9 +281,10 @@ SIMD_FN vf64 vlog_f64(vf64 x) {
     return x;
 }
 
-/* Distribution function Phi(x) = (1 + erf(x / sqrt 2)) / 2 of the normal distribution, with a small relative
- * error also in the left tail, and *pdf = its density. Phi(-|x|) = t Q(t) e^(-x^2/2), t = 1 / (1 + 0.3 |x| /
- * sqrt 2), Q fitted to erfcx; near 0, where that would cancel, 1/2 + x P(x^2). */
+/* Distribution function Phi(x) = (1 + erf(x / sqrt 2)) / 2 of the normal distribution, with a small
+ * relative error also in the left tail, and *pdf = its density. Phi(-|x|) = t Q(t) e^(-x^2/2), t =
+ * 1 / (1 + 0.3 |x| / sqrt 2), Q fitted to erfcx; near 0, where that would cancel, 1/2 + x P(x^2).
+ */
 SIMD_FN vf32 vnormal_f32(vf32 x, vf32 *pdf) {
     vf32 u = x * x, e = vexp_f32(u * -0.5f);
     vf32 t = 1.0f / (vabs_f32(x) * 0.212132034f + 1.0f);
@@ -335,9 +340,10 @@ SIMD_FN vf64 vtanh_f64(vf64 x) {
     return x;
 }
 
-/* --- the same names for both compute types, for kernels written once (each_float.h) ---------------------- */
+/* --- the same names for both compute types, for kernels written once (each_float.h)
+ * ---------------------- */
 
-#define SIMD_PICK(name, v) _Generic((v), vf32: name##_f32, vf64: name##_f64)
+#define SIMD_PICK(name, v) _Generic((v), vf32 : name##_f32, vf64 : name##_f64)
 #define vmax(a, b) SIMD_PICK(vmax, a)(a, b)
 #define vmin(a, b) SIMD_PICK(vmin, a)(a, b)
 #define vsel(m, a, b) SIMD_PICK(vsel, a)(m, a, b)
