@@ -1,0 +1,314 @@
+/* Optimisers: golden Adam and AdamW trajectories, SGD and LARS against plain loops, arenas, shadows, clipping,
+ * scale of gradients, failures, and handles that outlive their context. */
+#include <math.h>
+
+#include "core_util.h"
+#include "tensor/tensor_impl.h"
+
+#define MOST 64
+
+static mimic_tensor *load(mimic_ctx *ctx, mimic_safetensors *f, const char *prefix, const char *name) {
+    char full[160];
+    snprintf(full, sizeof full, "%s%s", prefix, name);
+    int i = mimic_safetensors_find(f, full);
+    if (i < 0)
+        fail_msg("no tensor %s", full);
+    mimic_tensor *t = NULL;
+    ok(ctx, mimic_safetensors_load(f, i, &t));
+    return t;
+}
+
+static double load_number(mimic_ctx *ctx, mimic_safetensors *f, const char *prefix, const char *name, int at) {
+    mimic_tensor *t = load(ctx, f, prefix, name);
+    double x = item(ctx, t, at);
+    mimic_tensor_release(t);
+    return x;
+}
+
+/* Five steps of a golden file; f32 to its tolerance. */
+static void trajectory(const char *file, mimic_optim_kind kind, const char *isa) {
+    mimic_ctx *ctx = NULL;
+    mimic_config config = {.threads = 2, .isa = isa};
+    if (mimic_open(&config, &ctx) != MIMIC_OK)
+        return;
+    mimic_safetensors *f = NULL;
+    mimic_param params[MOST];
+    const char *names[MOST];
+    int n = 0;
+    char path[512];
+    snprintf(path, sizeof path, "%s/tests/golden/%s", MIMIC_SOURCE, file);
+    ok(ctx, mimic_safetensors_open(ctx, path, &f));
+    for (int i = 0; i < mimic_safetensors_count(f); i++) {
+        const char *full = mimic_safetensors_name(f, i);
+        if (strncmp(full, "w0.", 3) != 0)
+            continue;
+        assert_true(n < MOST);
+        names[n] = full + 3;
+        params[n++] = (mimic_param){.tensor = load(ctx, f, "w0.", full + 3),
+                                    .lr_scale = load_number(ctx, f, "scale.", full + 3, 0),
+                                    .weight_decay = load_number(ctx, f, "wd.", full + 3, 0)};
+    }
+    assert_true(n > 5);
+    mimic_optim_config cfg = {.kind = kind,
+                              .beta1 = load_number(ctx, f, "meta.", "betas_eps", 0),
+                              .beta2 = load_number(ctx, f, "meta.", "betas_eps", 1),
+                              .eps = load_number(ctx, f, "meta.", "betas_eps", 2)};
+    mimic_optim *opt;
+    ok(ctx, mimic_optim_new(ctx, &cfg, params, n, &opt));
+    for (int step = 0; step < 5; step++) {
+        char g[8], w[8];
+        snprintf(g, sizeof g, "g%d.", step);
+        snprintf(w, sizeof w, "w%d.", step + 1);
+        for (int i = 0; i < n; i++) {
+            mimic_tensor *grad = load(ctx, f, g, names[i]);
+            ok(ctx, mimic_tensor_copy(ctx, mimic_tensor_grad(params[i].tensor), grad));
+            mimic_tensor_release(grad);
+        }
+        ok(ctx, mimic_optim_step(opt, load_number(ctx, f, "in.", "lrs", step), 1, NULL));
+        for (int i = 0; i < n; i++) {
+            mimic_tensor *want = load(ctx, f, w, names[i]);
+            int64_t count = mimic_tensor_count(want);
+            double a[512], b[512];
+            assert_true(count <= 512);
+            ok(ctx, mimic_tensor_read(ctx, params[i].tensor, MIMIC_F64, a, count));
+            ok(ctx, mimic_tensor_read(ctx, want, MIMIC_F64, b, count));
+            for (int64_t k = 0; k < count; k++)
+                if (!(fabs(a[k] - b[k]) <= 1e-6 * fmax(1, fabs(b[k]))))
+                    fail_msg("%s step %d %s[%d]: %.9g, not %.9g", file, step, names[i], (int)k, a[k], b[k]);
+            ok(ctx, mimic_tensor_read(ctx, mimic_tensor_grad(params[i].tensor), MIMIC_F64, a, count));
+            for (int64_t k = 0; k < count; k++)
+                assert_true(a[k] == 0);
+            mimic_tensor_release(want);
+        }
+    }
+    assert_int_equal(mimic_optim_count(opt), 5);
+    mimic_optim_free(opt);
+    for (int i = 0; i < n; i++)
+        mimic_tensor_release(params[i].tensor);
+    mimic_safetensors_close(f);
+    assert_int_equal(mimic_alloc_live(ctx) >= 0, 1);
+    mimic_close(ctx);
+}
+
+static void golden(void **state) {
+    (void)state;
+    static const char *const isas[] = {"base", "avx2", "avx512"};
+    for (int i = 0; i < 3; i++) {
+        trajectory("opt_adam_l2.safetensors", MIMIC_ADAM, isas[i]);
+        trajectory("opt_adamw.safetensors", MIMIC_ADAMW, isas[i]);
+    }
+}
+
+static mimic_tensor *random_leaf(mimic_ctx *ctx, mimic_dtype dtype, int rank, const int64_t *shape,
+                                 mimic_rng *r) {
+    mimic_tensor *t;
+    ok(ctx, mimic_tensor_new(ctx, dtype, rank, shape, &t));
+    int64_t n = mimic_tensor_count(t);
+    double *x = malloc((size_t)n * sizeof *x);
+    for (int64_t i = 0; i < n; i++)
+        x[i] = mimic_rng_normal(r);
+    ok(ctx, mimic_tensor_write(ctx, t, MIMIC_F64, x, n));
+    free(x);
+    return t;
+}
+
+/* Three steps of SGD or LARS in f64 on a matrix longer than a chunk and a vector. */
+static void momentum_run(mimic_optim_kind kind, int threads) {
+    enum { ROWS = 137, COLS = 131, N = ROWS * COLS };
+    mimic_ctx *ctx = open_ctx();
+    ok(ctx, mimic_set_threads(ctx, threads));
+    mimic_rng r;
+    mimic_rng_init(&r, 1, 2, 3);
+    mimic_tensor *w = random_leaf(ctx, MIMIC_F64, 2, (int64_t[]){ROWS, COLS}, &r);
+    mimic_tensor *b = random_leaf(ctx, MIMIC_F64, 1, (int64_t[]){COLS}, &r);
+    mimic_param params[2] = {{w, 0.5, 0.1}, {b, 1, 0.2}};
+    mimic_optim_config cfg = {.kind = kind, .beta1 = 0.9, .trust = 0.001};
+    static double x[N + COLS], m[N + COLS], g[N + COLS];
+    memset(m, 0, sizeof m);
+    ok(ctx, mimic_tensor_read(ctx, w, MIMIC_F64, x, N));
+    ok(ctx, mimic_tensor_read(ctx, b, MIMIC_F64, x + N, COLS));
+    mimic_optim *opt;
+    ok(ctx, mimic_optim_new(ctx, &cfg, params, 2, &opt));
+    for (int step = 0; step < 3; step++) {
+        double ww = 0, gg = 0, trust = 1;
+        for (int i = 0; i < N + COLS; i++)
+            g[i] = mimic_rng_normal(&r);
+        ok(ctx, mimic_tensor_write(ctx, mimic_tensor_grad(w), MIMIC_F64, g, N));
+        ok(ctx, mimic_tensor_write(ctx, mimic_tensor_grad(b), MIMIC_F64, g + N, COLS));
+        ok(ctx, mimic_optim_step(opt, 0.1, 0.25, NULL));
+        for (int i = 0; i < N + COLS; i++) {
+            g[i] *= 0.25;
+            if (i < N || kind == MIMIC_SGD)
+                g[i] += (i < N ? 0.1 : 0.2) * x[i];
+            if (i < N) {
+                ww += x[i] * x[i];
+                gg += g[i] * g[i];
+            }
+        }
+        if (kind == MIMIC_LARS)
+            trust = 0.001 * sqrt(ww) / sqrt(gg);
+        for (int i = 0; i < N + COLS; i++) {
+            m[i] = 0.9 * m[i] + g[i] * (i < N ? trust : 1);
+            x[i] -= 0.1 * (i < N ? 0.5 : 1) * m[i];
+        }
+    }
+    static double y[N + COLS];
+    ok(ctx, mimic_tensor_read(ctx, w, MIMIC_F64, y, N));
+    ok(ctx, mimic_tensor_read(ctx, b, MIMIC_F64, y + N, COLS));
+    for (int i = 0; i < N + COLS; i++)
+        assert_true(fabs(x[i] - y[i]) <= 1e-13 * (1 + fabs(x[i])));
+    assert_null(mimic_optim_state(opt, 1));
+    assert_int_equal(mimic_tensor_count(mimic_optim_state(opt, 0)), (N + 63) / 64 * 64 + (COLS + 63) / 64 * 64);
+    mimic_optim_free(opt);
+    mimic_tensor_release(w);
+    mimic_tensor_release(b);
+    mimic_close(ctx);
+}
+static void momentum(void **state) {
+    (void)state;
+    momentum_run(MIMIC_SGD, 1);
+    momentum_run(MIMIC_SGD, 3);
+    momentum_run(MIMIC_LARS, 2);
+}
+
+/* A zero matrix keeps ratio 1: LARS still moves it. */
+static void lars_zero_weights(void **state) {
+    (void)state;
+    mimic_ctx *ctx = open_ctx();
+    mimic_tensor *w;
+    ok(ctx, mimic_tensor_new(ctx, MIMIC_F32, 2, (int64_t[]){1, 2}, &w));
+    mimic_param p = {w, 1, 0};
+    mimic_optim_config cfg = {.kind = MIMIC_LARS, .beta1 = 0.9, .trust = 0.001};
+    mimic_optim *opt;
+    ok(ctx, mimic_optim_new(ctx, &cfg, &p, 1, &opt));
+    ok(ctx, mimic_tensor_write(ctx, mimic_tensor_grad(w), MIMIC_F64, (double[]){1, -2}, 2));
+    ok(ctx, mimic_optim_step(opt, 0.5, 1, NULL));
+    assert_true(item(ctx, w, 0) == -0.5 && item(ctx, w, 1) == 1);
+    mimic_optim_free(opt);
+    mimic_tensor_release(w);
+    mimic_close(ctx);
+}
+
+static void norms_and_clipping(void **state) {
+    (void)state;
+    mimic_ctx *ctx = open_ctx();
+    mimic_tensor *a = ramp(ctx, 0, 3, 0), *b = ramp(ctx, 0, 1, 5);
+    mimic_param params[2] = {{a, 1, 0}, {b, 1, 0}};
+    mimic_optim_config cfg = {.kind = MIMIC_SGD, .clip = 1};
+    mimic_optim *opt;
+    ok(ctx, mimic_optim_new(ctx, &cfg, params, 2, &opt));
+    double norm = 0;
+    ok(ctx, mimic_tensor_write(ctx, mimic_tensor_grad(a), MIMIC_F64, (double[]){0, 6, 0}, 3));
+    ok(ctx, mimic_tensor_write(ctx, mimic_tensor_grad(b), MIMIC_F64, (double[]){8}, 1));
+    ok(ctx, mimic_optim_step(opt, 1, 0.5, &norm));
+    assert_true(fabs(norm - 5) < 1e-6);
+    assert_true(fabs(item(ctx, a, 1) - (1 - 0.6)) < 1e-5 && fabs(item(ctx, b, 0) - (5 - 0.8)) < 1e-5);
+    ok(ctx, mimic_tensor_write(ctx, mimic_tensor_grad(b), MIMIC_F64, (double[]){0.5}, 1));
+    ok(ctx, mimic_optim_step(opt, 1, 1, &norm));
+    assert_true(fabs(norm - 0.5) < 1e-6 && fabs(item(ctx, b, 0) - (5 - 0.8 - 0.5)) < 1e-5);
+    ok(ctx, mimic_tensor_write(ctx, mimic_tensor_grad(b), MIMIC_F64, (double[]){3}, 1));
+    ok(ctx, mimic_optim_zero_grad(opt));
+    assert_true(item(ctx, mimic_tensor_grad(b), 0) == 0);
+    mimic_optim_free(opt);
+    mimic_tensor_release(a);
+    mimic_tensor_release(b);
+    mimic_close(ctx);
+}
+
+/* Matrices have bf16 copies whose gradient arrives in the parameter's; the copies follow every update. */
+static void shadows(void **state) {
+    (void)state;
+    mimic_ctx *ctx = open_ctx();
+    mimic_rng r;
+    mimic_rng_init(&r, 4, 5, 6);
+    mimic_tensor *w = random_leaf(ctx, MIMIC_F32, 2, (int64_t[]){3, 5}, &r);
+    mimic_tensor *b = random_leaf(ctx, MIMIC_F32, 1, (int64_t[]){3}, &r);
+    mimic_param params[2] = {{w, 1, 0}, {b, 1, 0}};
+    mimic_optim_config cfg = {.kind = MIMIC_ADAMW, .beta1 = 0.9, .beta2 = 0.999, .eps = 1e-8, .shadow_bf16 = true};
+    mimic_optim *opt;
+    ok(ctx, mimic_optim_new(ctx, &cfg, params, 2, &opt));
+    mimic_tensor *s = mimic_optim_shadow(opt, 0);
+    assert_true(s != w && mimic_optim_shadow(opt, 1) == b);
+    assert_int_equal(mimic_tensor_dtype(s), MIMIC_BF16);
+    assert_true(mimic_tensor_grad(s) == mimic_tensor_grad(w));
+    for (int step = 0; step < 2; step++) {
+        for (int i = 0; i < 15; i++)
+            assert_true(item(ctx, s, i) ==
+                        mimic_bf16_to_f32(mimic_f32_to_bf16((float)item(ctx, w, i))));
+        mimic_tensor *x = NULL, *x16 = NULL, *y = NULL, *y32 = NULL, *loss = NULL;
+        ok(ctx, mimic_tensor_new(ctx, MIMIC_F32, 2, (int64_t[]){2, 5}, &x));
+        ok(ctx, mimic_tensor_write(ctx, x, MIMIC_F64, (double[]){1, 2, 3, 4, 5, 1, 1, 1, 1, 1}, 10));
+        mimic_attrs to16 = {.v = {{.i = MIMIC_BF16}}}, to32 = {.v = {{.i = MIMIC_F32}}};
+        ok(ctx, try_op(ctx, "cast", x, NULL, &to16, &x16));
+        mimic_tensor *in[3] = {x16, s, b};
+        ok(ctx, mimic_op_apply(ctx, mimic_op_find("linear"), in, 3, NULL, &y));
+        ok(ctx, try_op(ctx, "cast", y, NULL, &to32, &y32));
+        ok(ctx, try_op(ctx, "sum", y32, NULL, NULL, &loss));
+        ok(ctx, mimic_backward(ctx, loss));
+        assert_true(item(ctx, mimic_tensor_grad(w), 0) == 2 && item(ctx, mimic_tensor_grad(w), 14) == 6);
+        assert_true(item(ctx, mimic_tensor_grad(b), 2) == 2);
+        mimic_tensor_release(loss);
+        mimic_tensor_release(y32);
+        mimic_tensor_release(y);
+        mimic_tensor_release(x16);
+        mimic_tensor_release(x);
+        ok(ctx, mimic_optim_step(opt, 0.1, 1, NULL));
+    }
+    ok(ctx, mimic_tensor_write(ctx, w, MIMIC_F64,
+                               (double[]){1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15}, 15));
+    ok(ctx, mimic_optim_sync(opt));
+    assert_true(item(ctx, s, 14) == 15);
+    mimic_optim_free(opt);
+    mimic_tensor_release(w);
+    mimic_tensor_release(b);
+    mimic_close(ctx);
+}
+
+/* Parameters survive the scope the optimiser was made in, and every failing allocation is only a status. */
+static void scopes_and_failures(void **state) {
+    (void)state;
+    mimic_ctx *ctx = open_ctx();
+    mimic_tensor *w = ramp(ctx, 2, 3, 1), *b = ramp(ctx, 0, 3, 1), *wrong = NULL;
+    mimic_param params[3] = {{w, 1, 0}, {b, 1, 0}, {w, 1, 0}};
+    mimic_optim_config cfg = {.kind = MIMIC_ADAM, .beta1 = 0.9, .beta2 = 0.99, .eps = 1e-8, .shadow_bf16 = true};
+    mimic_optim *opt = NULL;
+    assert_int_equal(mimic_optim_new(ctx, &cfg, params, 3, &opt), MIMIC_EINVAL);
+    assert_message(ctx, "parameters 1 and 3 are the same");
+    ok(ctx, mimic_tensor_new(ctx, MIMIC_F64, 1, (int64_t[]){2}, &wrong));
+    params[2].tensor = wrong;
+    assert_int_equal(mimic_optim_new(ctx, &cfg, params, 3, &opt), MIMIC_EINVAL);
+    assert_message(ctx, "parameter 3 differs in dtype");
+    mimic_tensor_release(wrong);
+    mimic_scope *scope;
+    ok(ctx, mimic_scope_open(ctx, &scope));
+    for (int n = 1;; n++) {
+        mimic_fail_alloc(ctx, n, false);
+        mimic_status status = mimic_optim_new(ctx, &cfg, params, 2, &opt);
+        mimic_fail_alloc(ctx, 0, false);
+        if (status == MIMIC_OK)
+            break;
+        assert_int_equal(status, MIMIC_ENOMEM);
+        assert_true(item(ctx, w, 5) == 6);
+        assert_true(n < 100);
+    }
+    mimic_scope_close(scope);
+    mimic_scope_release(scope);
+    ok(ctx, mimic_tensor_write(ctx, mimic_tensor_grad(w), MIMIC_F64, (double[]){1, 1, 1, 1, 1, 1}, 6));
+    ok(ctx, mimic_optim_step(opt, 0.5, 1, NULL));
+    assert_true(fabs(item(ctx, w, 0) - 0.5) < 1e-5 && item(ctx, b, 0) == 1);
+    assert_true(mimic_tensor_alive(mimic_optim_shadow(opt, 0)));
+    assert_int_equal(mimic_tensor_count(mimic_optim_state(opt, 1)), 128);
+    mimic_close(ctx); /* handles outlive it */
+    assert_int_equal(mimic_optim_step(opt, 0.5, 1, NULL), MIMIC_ESTATE);
+    mimic_optim_free(opt);
+    mimic_tensor_release(w);
+    mimic_tensor_release(b);
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(golden),  cmocka_unit_test(momentum),           cmocka_unit_test(lars_zero_weights),
+        cmocka_unit_test(shadows), cmocka_unit_test(norms_and_clipping), cmocka_unit_test(scopes_and_failures),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
