@@ -25,7 +25,7 @@ static void excerpt(const char *sql, char out[208]) {
 
 static mimic_status sql_error(mimic_db *db, const char *sql) {
     char reason[MIMIC_DB_TEXT], text[208], near[208];
-    int at = sqlite3_error_offset(db->sql), code = sqlite3_errcode(db->sql);
+    int at = sqlite3_error_offset(db->sql), code = sqlite3_errcode(db->sql) & 0xff;
     mimic_db_reason(db->sql, reason);
     excerpt(sql, text);
     if (code == SQLITE_AUTH)

@@ -24,10 +24,11 @@ extern const char mimic_schema_sql[]; /* results/schema.sql */
 typedef struct mimic_lock {
     int fd;
     int depth;
+    int patience_ms;
 } mimic_lock;
 
 int mimic_lock_open(mimic_lock *l, const char *lock_path); /* 0 or errno */
-/* Waits up to 10 s. False: err says who holds it. */
+/* Waits as long as its patience, 10 s. False: err says who holds it. */
 bool mimic_lock_take(mimic_lock *l, char err[MIMIC_DB_TEXT]);
 void mimic_lock_give(mimic_lock *l);
 void mimic_lock_close(mimic_lock *l);
@@ -70,7 +71,8 @@ typedef bool (*mimic_db_step)(sqlite3 *sql, char err[MIMIC_DB_TEXT]);
  * The lock is held. */
 bool mimic_db_migrate(sqlite3 *sql, const char *path, const mimic_db_step *steps, int n,
                       char err[MIMIC_DB_TEXT]);
-/* Opens a connection that writes, with the pragmas all of them need. On failure *sql is NULL. */
+/* Opens a connection that writes, with the pragmas all of them need. Closing *sql is the caller's
+ * also after a failure. */
 bool mimic_db_connect(const char *path, bool create, sqlite3 **sql, char err[MIMIC_DB_TEXT]);
 /* Runs statements without results. */
 bool mimic_db_run(sqlite3 *sql, const char *text, char err[MIMIC_DB_TEXT]);
@@ -103,17 +105,17 @@ typedef struct mimic_rows { /* the SQL side of the writer: connection and statem
     sqlite3_stmt *find, *make, *insert, *replace, *summary, *redo;
 } mimic_rows;
 
-typedef struct mimic_batch { /* how writing some rows went */
-    bool locked_out;         /* the lock was not free within its time */
-    int64_t lost, lost_run;  /* rows of runs that do not exist any more; one of these */
-} mimic_batch;
+typedef struct mimic_outcome { /* how writing some rows went */
+    bool locked_out;           /* the lock was not free within its time */
+    int64_t lost, lost_run;    /* rows of runs that do not exist any more; one of these */
+} mimic_outcome;
 
 bool mimic_rows_open(mimic_rows *w, const char *path, const char *lock_path,
                      char err[MIMIC_DB_TEXT]);
 void mimic_rows_close(mimic_rows *w);
 /* Writes the rows (sorting them) in one transaction, with the summaries of their series. False:
  * nothing of them is in the file. */
-bool mimic_rows_write(mimic_rows *w, mimic_row *rows, int n, mimic_batch *batch,
+bool mimic_rows_write(mimic_rows *w, mimic_row *rows, int n, mimic_outcome *batch,
                       char err[MIMIC_DB_TEXT]);
 /* Computes summaries from the points: of the series ?2, or all (NULL), of run ?1. */
 extern const char mimic_series_redo_sql[];

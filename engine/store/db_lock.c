@@ -12,10 +12,9 @@
 
 #include "store/db_impl.h"
 
-enum { PATIENCE_MS = 10000 };
-
 int mimic_lock_open(mimic_lock *l, const char *lock_path) {
     l->depth = 0;
+    l->patience_ms = 10000;
     l->fd = open(lock_path, O_RDWR | O_CREAT | O_CLOEXEC, 0666);
     return l->fd < 0 ? errno : 0;
 }
@@ -59,12 +58,12 @@ bool mimic_lock_take(mimic_lock *l, char err[MIMIC_DB_TEXT]) {
         }
         if (start == 0)
             start = now_ms();
-        else if (now_ms() - start >= PATIENCE_MS) {
+        else if (now_ms() - start >= l->patience_ms) {
             char pid[16] = "";
             ssize_t n = pread(l->fd, pid, sizeof pid - 1, 0);
             pid[n > 0 ? n : 0] = 0;
-            snprintf(err, MIMIC_DB_TEXT, "locked for %d s by another writer (process %ld)",
-                     PATIENCE_MS / 1000, strtol(pid, NULL, 10));
+            snprintf(err, MIMIC_DB_TEXT, "locked for %g s by another writer (process %ld)",
+                     l->patience_ms / 1000.0, strtol(pid, NULL, 10));
             goto fail;
         }
         nanosleep(&(struct timespec){0, pause_us * 1000}, NULL);

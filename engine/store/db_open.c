@@ -92,15 +92,13 @@ static bool common_settings(sqlite3 *sql, char err[MIMIC_DB_TEXT]) {
     return mimic_db_run(sql, "PRAGMA trusted_schema = OFF; PRAGMA foreign_keys = ON", err);
 }
 
-static bool opened(int rc, sqlite3 **sql, char err[MIMIC_DB_TEXT]) {
-    if (rc == SQLITE_OK && common_settings(*sql, err))
-        return true;
-    if (rc != SQLITE_OK && *sql)
-        mimic_db_reason(*sql, err);
-    else if (!*sql)
+static bool opened(int rc, sqlite3 *sql, char err[MIMIC_DB_TEXT]) {
+    if (rc == SQLITE_OK)
+        return common_settings(sql, err);
+    if (sql)
+        mimic_db_reason(sql, err);
+    else
         snprintf(err, MIMIC_DB_TEXT, "out of memory");
-    sqlite3_close(*sql);
-    *sql = NULL;
     return false;
 }
 
@@ -110,10 +108,9 @@ bool mimic_db_connect(const char *path, bool create, sqlite3 **sql, char err[MIM
     int flags = SQLITE_OPEN_READWRITE | SQLITE_OPEN_NOMUTEX | (create ? SQLITE_OPEN_CREATE : 0);
     int rc = name ? sqlite3_open_v2(name, sql, flags, NULL) : SQLITE_NOMEM;
     sqlite3_free(name);
-    return opened(rc, sql, err) &&
-           (mimic_db_run(*sql, "PRAGMA synchronous = NORMAL; PRAGMA journal_size_limit = 67108864",
-                         err) ||
-            opened(SQLITE_ERROR, sql, err));
+    return opened(rc, *sql, err) &&
+           mimic_db_run(*sql, "PRAGMA synchronous = NORMAL; PRAGMA journal_size_limit = 67108864",
+                        err);
 }
 
 /* mode=ro; `immutable` for media where SQLite can make neither -shm nor -wal. */
@@ -137,15 +134,19 @@ static bool connect_read(const char *path, bool immutable, sqlite3 **sql, char e
                              NULL);
     }
     sqlite3_free(uri);
-    return opened(rc, sql, err) &&
-           (mimic_db_run(*sql, "PRAGMA query_only = ON", err) || opened(SQLITE_ERROR, sql, err));
+    return opened(rc, *sql, err) && mimic_db_run(*sql, "PRAGMA query_only = ON", err);
+}
+
+static int basic_code(const mimic_db *db) {
+    return db->sql ? sqlite3_errcode(db->sql) & 0xff : SQLITE_NOMEM;
 }
 
 static mimic_status fail(mimic_db *db, const char *err) {
-    int code = db->sql ? sqlite3_errcode(db->sql) : 0;
-    return mimic_fail(db->ctx,
-                      code == SQLITE_NOTADB || code == SQLITE_CORRUPT ? MIMIC_EFORMAT : MIMIC_EDB,
-                      "%s: %s", db->path, err);
+    int code = basic_code(db);
+    if (code == SQLITE_NOTADB)
+        return mimic_fail(db->ctx, MIMIC_EFORMAT, "%s: is not a SQLite database", db->path);
+    return mimic_fail(db->ctx, code == SQLITE_CORRUPT ? MIMIC_EFORMAT : MIMIC_EDB, "%s: %s",
+                      db->path, err);
 }
 
 /* Ours, empty (*empty), or refused. */
@@ -154,11 +155,8 @@ static mimic_status check_identity(mimic_db *db, bool *empty) {
     int64_t application, version, tables;
     if (!mimic_db_pragma_int(db->sql, "PRAGMA application_id", &application, err) ||
         !mimic_db_pragma_int(db->sql, "PRAGMA user_version", &version, err) ||
-        !mimic_db_pragma_int(db->sql, "SELECT count(*) FROM sqlite_schema", &tables, err)) {
-        if (sqlite3_errcode(db->sql) == SQLITE_NOTADB)
-            return mimic_fail(db->ctx, MIMIC_EFORMAT, "%s: is not a SQLite database", db->path);
+        !mimic_db_pragma_int(db->sql, "SELECT count(*) FROM sqlite_schema", &tables, err))
         return fail(db, err);
-    }
     *empty = application == 0 && version == 0 && tables == 0;
     if (*empty || application == MIMIC_DB_APPLICATION) {
         db->newer = version > VERSION;
@@ -193,8 +191,8 @@ static mimic_status open_read(mimic_db *db) {
     if (!connect_read(db->path, network != NULL, &db->sql, err))
         return fail(db, err);
     st = check_identity(db, &empty);
-    if (st == MIMIC_EDB && sqlite3_errcode(db->sql) == SQLITE_CANTOPEN) {
-        /* a read-only folder: fine as long as nothing waits in a -wal file */
+    if (st && (basic_code(db) == SQLITE_CANTOPEN || basic_code(db) == SQLITE_READONLY)) {
+        /* a folder that cannot be written: fine as long as nothing waits in a -wal file */
         if (pending)
             return mimic_fail(db->ctx, MIMIC_EIO,
                               "%s: lies in a folder that cannot be written, with unfinished data "
@@ -202,7 +200,6 @@ static mimic_status open_read(mimic_db *db) {
                               "files elsewhere and open the copy",
                               db->path, wal);
         sqlite3_close(db->sql);
-        db->sql = NULL;
         if (!connect_read(db->path, true, &db->sql, err))
             return fail(db, err);
         st = check_identity(db, &empty);

@@ -27,11 +27,11 @@ bool mimic_json_token(mimic_json *j, char c) {
         case '{':
             return fail(j, "expected '{'");
         case '}':
-            return fail(j, "expected ',' or '}'");
+            return fail(j, "expected '}'");
         case '[':
             return fail(j, "expected '['");
         case ']':
-            return fail(j, "expected ',' or ']'");
+            return fail(j, "expected ']'");
         case ':':
             return fail(j, "expected ':'");
         default:

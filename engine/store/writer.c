@@ -51,7 +51,7 @@ static int64_t now_ms(void) {
 }
 
 /* What the last batch did; the mutex is held. */
-static void account(mimic_writer *w, const mimic_batch *batch, const block *b, bool ok,
+static void account(mimic_writer *w, const mimic_outcome *batch, const block *b, bool ok,
                     const char *err) {
     if (!ok) {
         w->counts.failures++;
@@ -77,7 +77,7 @@ static bool write_blocks(mimic_writer *w, block **list) {
     char err[MIMIC_DB_TEXT] = "";
     while (*list) {
         block *b = *list;
-        mimic_batch batch;
+        mimic_outcome batch;
         bool ok = mimic_rows_write(&w->rows, b->rows, b->n, &batch, err);
         /* The caller's own transaction is not an obstacle to report: it will end. */
         while (!ok && batch.locked_out && w->db->in_tx)

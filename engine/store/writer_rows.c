@@ -163,7 +163,7 @@ static bool save(mimic_rows *w, const summary *s) {
     return step(q);
 }
 
-static bool write_series(mimic_rows *w, const mimic_row *rows, int n, mimic_batch *batch) {
+static bool write_series(mimic_rows *w, const mimic_row *rows, int n, mimic_outcome *batch) {
     summary s;
     bool found, redo = false;
     if (!load(w, rows[0].series, &s, &found))
@@ -197,9 +197,9 @@ static bool write_series(mimic_rows *w, const mimic_row *rows, int n, mimic_batc
     return step(w->redo);
 }
 
-bool mimic_rows_write(mimic_rows *w, mimic_row *rows, int n, mimic_batch *batch,
+bool mimic_rows_write(mimic_rows *w, mimic_row *rows, int n, mimic_outcome *batch,
                       char err[MIMIC_DB_TEXT]) {
-    *batch = (mimic_batch){0};
+    *batch = (mimic_outcome){0};
     qsort(rows, (size_t)n, sizeof *rows, compare_rows);
     if (!mimic_lock_take(&w->lock, err)) {
         batch->locked_out = true;
