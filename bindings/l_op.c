@@ -306,7 +306,8 @@ static void push_attr(lua_State *L, const mimic_attr *a) {
     lua_setfield(L, -2, "default");
 }
 
-/* The names of the inputs: the words of the doc's argument list outside {attributes}. */
+/* The names of the inputs: the words of the doc's argument list outside {attributes} and
+ * shape[...]. */
 static void push_inputs(lua_State *L, const mimic_op *op) {
     const char *p = strchr(mimic_op_doc(op), '(');
     int n = 0, braces = 0;
@@ -319,7 +320,9 @@ static void push_inputs(lua_State *L, const mimic_op *op) {
             continue;
         lua_pushlstring(L, p, length);
         lua_rawseti(L, -2, ++n);
-        p += length - 1;
+        p += length;
+        p += *p == '[' ? strcspn(p, "]") : 0;
+        p -= *p != ']'; /* the loop steps over it */
     }
 }
 

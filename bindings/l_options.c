@@ -17,27 +17,27 @@ int mimicl_choice(const char *choices, const char *word, size_t size) {
     return -1;
 }
 
-/* Number of single-letter changes between a and b (long words are cut: only for hints). */
+/* Number of single-letter changes and swaps of neighbours between a and b (long words are cut: only
+ * for hints). */
 static int distance(const char *a, size_t na, const char *b, size_t nb) {
-    int row[33];
+    int d[33][33];
     na = na < 32 ? na : 32;
     nb = nb < 32 ? nb : 32;
-    for (size_t j = 0; j <= nb; j++)
-        row[j] = (int)j;
-    for (size_t i = 1; i <= na; i++) {
-        int diagonal = row[0];
-        row[0] = (int)i;
-        for (size_t j = 1; j <= nb; j++) {
-            int best = diagonal + (a[i - 1] != b[j - 1]);
-            if (row[j] + 1 < best)
-                best = row[j] + 1;
-            if (row[j - 1] + 1 < best)
-                best = row[j - 1] + 1;
-            diagonal = row[j];
-            row[j] = best;
+    for (size_t i = 0; i <= na; i++)
+        for (size_t j = 0; j <= nb; j++) {
+            if (i == 0 || j == 0) {
+                d[i][j] = (int)(i + j);
+                continue;
+            }
+            int best = d[i - 1][j - 1] + (a[i - 1] != b[j - 1]);
+            best = d[i - 1][j] + 1 < best ? d[i - 1][j] + 1 : best;
+            best = d[i][j - 1] + 1 < best ? d[i][j - 1] + 1 : best;
+            if (i > 1 && j > 1 && a[i - 1] == b[j - 2] && a[i - 2] == b[j - 1] &&
+                d[i - 2][j - 2] + 1 < best)
+                best = d[i - 2][j - 2] + 1;
+            d[i][j] = best;
         }
-    }
-    return row[nb];
+    return d[na][nb];
 }
 
 int mimicl_unknown(lua_State *L, const char *who, const char *what, const char *word,
@@ -48,7 +48,8 @@ int mimicl_unknown(lua_State *L, const char *who, const char *what, const char *
     for (const char *p = names; *p;) {
         size_t n = strcspn(p, "|");
         int d = distance(word, n_word, p, n);
-        bool prefix = n_word > 0 && n > n_word && memcmp(word, p, n_word) == 0;
+        size_t common = n < n_word ? n : n_word; /* one begins with the other */
+        bool prefix = common > 2 && memcmp(word, p, common) == 0;
         if (d < best || (prefix && best > 0 && !hint[0])) {
             best = prefix && d > 1 ? 1 : d;
             snprintf(hint, sizeof hint, " (did you mean \"%.*s\"?)", (int)n, p);

@@ -427,8 +427,9 @@ static int to_string(lua_State *L) {
     luaL_addstring(&out, text);
     int64_t count = mimic_tensor_count(box->t);
     double v[16];
-    if (mimic_tensor_alive(box->t) && count <= 16 &&
-        mimic_tensor_read(b->ctx, box->t, MIMIC_F64, v, count) == MIMIC_OK) {
+    if (!mimic_tensor_alive(box->t))
+        luaL_addstring(&out, " (freed)");
+    else if (count <= 16 && mimic_tensor_read(b->ctx, box->t, MIMIC_F64, v, count) == MIMIC_OK) {
         for (int64_t i = 0; i < count; i++) {
             snprintf(text, sizeof text, "%s%.6g", i ? " " : " = ", v[i]);
             luaL_addstring(&out, text);

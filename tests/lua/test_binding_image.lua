@@ -57,7 +57,7 @@ end
 function TestImage:test_transform()
     local img = m.image.synth("general", 1, 2, 3, 48)
     local spec = { size = 32, crop = true, scale = { 0.2, 1 }, filter = "bicubic", flip = 0.5,
-        jitter = { 0.4, 0.4, 0.4, 0.1 }, randaugment = { n = 2, m = 9, std = 0.5 }, erase_p = 0.25 }
+        randaugment = { n = 2, m = 9, std = 0.5 }, erase_p = 0.25 }
     local a = m.image.transform(img, spec, m.rng(1, 2, 3))
     lu.assertEquals(a.shape, { 3, 32, 32 })
     lu.assertEquals(a:tobytes(), m.image.transform(img, spec, m.rng(1, 2, 3)):tobytes())

@@ -201,9 +201,15 @@ local function input(word)
     return dtype == "f32" and t or t:cast { dtype = dtype }
 end
 
-local function value(kind, text)
+-- The Lua value of an attribute that a case writes as C does: choices by number, positions from 0.
+local function value(attr, text)
+    local kind = attr.kind
     if kind == "number" then return tonumber(text) end
-    if kind == "enum" then return text end
+    if kind == "enum" then
+        local words = {}
+        for word in attr.choices:gmatch "[^|]+" do words[#words + 1] = word end
+        return tonumber(text) and words[tonumber(text) + 1] or text
+    end
     if kind == "boolean" then return text == "true" or text == "1" end
     local v = math.tointeger(text)
     if kind == "axis" or kind == "index" then return v and v >= 0 and v + 1 or v end
@@ -218,15 +224,16 @@ function TestTable:test_every_case_is_callable()
         for case in (info.internal and "" or info.cases):gmatch "[^;]+" do
             local _ <close> = m.scope()
             local kinds, args, attrs, n, wild = {}, {}, {}, 0, false
-            for _, a in ipairs(info.attrs) do kinds[a.name] = a.kind end
+            for _, a in ipairs(info.attrs) do kinds[a.name] = a end
             for word in case:gmatch "%S+" do
                 local key, text = word:match "^([%a_][%w_]*)=(.+)$"
                 if key and kinds[key] then
-                    if kinds[key] == "list" or kinds[key] == "axes" then
+                    local kind = kinds[key].kind
+                    if kind == "list" or kind == "axes" then
                         local list = {}
                         for d in text:gmatch "%-?%d+" do
                             local v = math.tointeger(d)
-                            list[#list + 1] = kinds[key] == "axes" and v >= 0 and v + 1 or v
+                            list[#list + 1] = kind == "axes" and v >= 0 and v + 1 or v
                         end
                         attrs[key] = list
                     else

@@ -8,7 +8,7 @@ local module = os.getenv "MIMIC_MODULE" or "build/lua/mimic.so"
 local script = os.tmpname() .. ".lua"
 
 local function run(command)
-    local p = assert(io.popen(command .. " 2>&1"))
+    local p = assert(io.popen("{ " .. command .. "\n} 2>&1"))
     local text = p:read "a"
     local _, how, code = p:close()
     return text, how == "signal" and -code or code
@@ -62,7 +62,7 @@ function TestRunner:test_code_and_prompt()
     local text, code = run(("printf '%s' | %s -i"):format(lines, mimic))
     lu.assertStrContains(text, "> 2\n")
     lu.assertStrContains(text, "3\n")
-    lu.assertStrContains(text, "mimic: e")
+    lu.assertStrContains(text, "mimic: stdin:1: e")
     lu.assertStrContains(text, m.version)
     lu.assertEquals(code, 0)
     lu.assertEquals({ run("echo 'print(1)' | " .. mimic .. " -") }, { "1\n", 0 })
@@ -83,9 +83,9 @@ function TestRunner:test_interrupts()
     local polling = [[
         local m = require "mimic"
         m.interrupted()
-        os.execute("kill -INT " .. m.sys.pid())
+        io.popen("kill -INT " .. m.sys.pid()):close()
         print(m.interrupted())
-        os.execute("kill -TERM " .. m.sys.pid())
+        io.popen("kill -TERM " .. m.sys.pid()):close()
         print "not reached"
         print "not reached"]]
     local text, code = run_script(polling)
@@ -96,7 +96,7 @@ function TestRunner:test_interrupts()
     text, code = run_script [[
         local m = require "mimic"
         local guard <close> = setmetatable({}, { __close = function() print "closed" end })
-        os.execute("kill -INT " .. m.sys.pid())
+        io.popen("kill -INT " .. m.sys.pid()):close()
         while true do end]]
     lu.assertStrContains(text, "closed")
     lu.assertStrContains(text, "interrupted")

@@ -45,7 +45,8 @@ end
 
 function TestTensor:test_wrong_values()
     lu.assertErrorMsgContains("equally long", m.tensor, { { 1, 2 }, { 3 } })
-    lu.assertErrorMsgContains("equally long", m.tensor, { 1, { 2 } })
+    lu.assertErrorMsgContains("equally long", m.tensor, { { 1 }, 2 })
+    lu.assertErrorMsgContains("numbers, not a table", m.tensor, { 1, { 2 } })
     lu.assertErrorMsgContains("numbers, not a string", m.tensor, { "1" })
     lu.assertErrorMsgContains("256 is no u8", m.tensor, { 256 }, "u8")
     lu.assertErrorMsgContains("0.5 is no i32", m.tensor, { 0.5 }, "i32")
