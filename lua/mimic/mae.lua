@@ -118,12 +118,10 @@ local function denormalise(pred, target)
     return pred * var:scale{ beta = 1e-6 }:sqrt() + mean
 end
 
--- Normalised pixels [B,C,H,W] -> u8 [B,H,W,C], clipped to 0..255.
+-- Normalised pixels [B,C,H,W] -> u8 [B,H,W,C]; the cast cuts off and holds the range 0..255.
 local function to_bytes(x, mean, std)
     local function channel(values) return m.tensor(values):reshape{ 1, 3, 1, 1 } end
     local v = (x * channel(std) + channel(mean)):scale{ alpha = 255, beta = 0.5 }
-    v = v:relu() -- below 0
-    v = 255 - (255 - v):relu() -- above 255
     return v:permute{ 1, 3, 4, 2 }:contiguous():cast{ dtype = "u8" }
 end
 

@@ -115,10 +115,10 @@ function Loop:log(value, parts, lr, norm)
     self.run:log(self.at.update, values)
 end
 
-function Loop:show(samples, seconds)
+function Loop:show(epoch, samples, seconds)
     local at, batches = self.at, self.batches
     self.run:progress {
-        phase = self.spec.phase, epoch = math.min(at.epoch + 1, at.epochs), epochs = at.epochs,
+        phase = self.spec.phase, epoch = epoch, epochs = at.epochs,
         loss = self.value,
         acc = self.acc, rate = seconds > 0 and samples / seconds or nil,
         done = (at.epoch * batches + at.position) / (at.epochs * batches),
@@ -135,7 +135,10 @@ end
 function Loop:epoch()
     local spec, at, c = self.spec, self.at, self.spec.config
     spec.model:train()
-    local next_batch, state, control = spec.loader:epoch(at.epoch, at.position)
+    local next_batch, state, control
+    if at.position < self.batches then
+        next_batch, state, control = spec.loader:epoch(at.epoch, at.position)
+    end
     local started, samples = m.sys.clock(), 0
     while at.position < self.batches do
         local scope <close> = m.scope() -- luacheck: ignore
@@ -147,7 +150,7 @@ function Loop:epoch()
         self:batch(batch, spec.schedule(at.fraction), at.position + 1 == self.batches)
         at.position = at.position + 1
         samples = samples + batch.n
-        self:show(samples, m.sys.clock() - started)
+        self:show(at.epoch + 1, samples, m.sys.clock() - started)
         if self.pending == 0 then
             self:pause_if_asked()
             local waited = m.sys.clock() - self.saved_at
@@ -171,7 +174,7 @@ function Loop:finish_epoch(samples, seconds)
     spec.model:eval()
     local report = spec.epoch_end and spec.epoch_end(at) or {}
     self.acc = report.acc or self.acc
-    self:show(samples, seconds)
+    self:show(at.epoch, samples, seconds)
     local final = at.epoch >= at.epochs
     if final or at.epoch % c.checkpoint_epochs == 0 then self:save(report.value, report.goal, final) end
     if not final then self:pause_if_asked() end

@@ -161,8 +161,8 @@ function weights.transfer(model, path)
         local _, shape = file:info(prefix .. name)
         return not shape or not equal(shape, wanted)
     end
-    local function fit(name, tensor)
-        if name ~= "pos_embed" then return nil end
+    local function fit(name, tensor, wanted)
+        if name ~= "pos_embed" or tensor.shape[3] ~= wanted[3] then return nil end
         return posembed.interpolate(tensor, grid, model.config.cls_token)
     end
     local ok, report = pcall(weights.copy, model, file, path,
