@@ -186,10 +186,9 @@ static void nothing_is_lost_on_a_full_disk(void **state) {
     for (size_t at_byte = 0; fwrite(ballast, 1, 4096, f) == 4096 && at_byte < sizeof ballast;)
         at_byte += 4096;
     fclose(f);
-    int failures = 0;
     mimic_status st = MIMIC_OK;
     for (int i = 0; i < 9000; i++)
-        failures += mimic_db_log(d, 1, "a", i, i) != MIMIC_OK;
+        mimic_db_log(d, 1, "a", i, i); /* may tell of it already */
     st = mimic_db_flush(d);
     must_fail(st, MIMIC_EDB, "metrics could not be written");
     assert_non_null(strstr(mimic_message(ctx), "full"));
