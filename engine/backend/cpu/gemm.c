@@ -65,7 +65,7 @@ static void run_task(const gemm_job *job, int64_t task, int worker) {
     const int64_t size = job->kind == GEMM_F64 ? 8 : 4, in = (int64_t)mimic_dtype_size(g->in);
     int64_t m0 = task / job->tasks_n * job->mb, m1 = min64(m0 + job->mb, g->m);
     int64_t j0 = task % job->tasks_n * job->nb, j1 = min64(j0 + job->nb, job->panels);
-    char *copy = job->scratch + (size_t)worker * job->scratch_size;
+    char *copy = job->scratch ? job->scratch + (size_t)worker * job->scratch_size : NULL;
     char *sums = job->direct ? (char *)g->c + (m0 * g->ldc + j0 * job->nr) * size : copy + job->a_size;
     int64_t sums_ld = (job->direct ? g->ldc : job->nb * job->nr) * size;
     for (int64_t kb = job->k0; kb < job->k1; kb += GEMM_BLOCK_K) {
@@ -142,8 +142,10 @@ static void batch_fn(void *arg, int64_t i, int worker) {
     const gemm_job *first = arg;
     gemm_job job = *first;
     move_to_item(&job, first, i);
-    job.packed = job.scratch + (size_t)worker * job.scratch_size;
-    job.packed += job.scratch_size - (size_t)(k_step(&job) * job.panels * job.nr * job.unit);
+    if (job.b_packed) {
+        size_t packed = (size_t)(k_step(&job) * job.panels * job.nr * job.unit);
+        job.packed = job.scratch + (size_t)(worker + 1) * job.scratch_size - packed;
+    }
     run(&job, NULL, worker);
 }
 
@@ -224,8 +226,10 @@ mimic_status KERNEL(gemm)(mimic_ctx *ctx, const gemm_args *args, int64_t batch, 
         if (status != MIMIC_OK)
             return status;
     }
-    job.packed = memory;
-    job.scratch = (char *)memory + packed;
+    if (memory) {
+        job.packed = memory;
+        job.scratch = (char *)memory + packed;
+    }
     if (items && !serial) {
         mimic_parallel(ctx, batch, batch_fn, &job);
     } else {
