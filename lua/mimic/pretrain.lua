@@ -70,7 +70,7 @@ function pretrain.run(run)
     local shown = task.evaluation_loader(c.data, val or data, c, eval)
     local lr = c.lr or c.blr * c.batch * c.accumulate / 256
     local opts = { mask = c.mask, norm_pix = c.norm_pix, on = c.loss.on }
-    local name = c.data.name or task.data_name(c.data.train)
+    local name = c.data.name or task.data_name(c.data.val or c.data.train)
 
     local function picture(at)
         local scope <close> = m.scope() -- luacheck: ignore
