@@ -112,6 +112,8 @@ int mimicl_unknown(lua_State *L, const char *who, const char *what, const char *
 /* An empty tensor box; fill *slot with a reference. */
 mimic_tensor **mimicl_new_tensor(lua_State *L);
 mimic_tensor *mimicl_tensor(lua_State *L, int arg);
+/* The same for an operand of `who`: other values are refused by its number. */
+mimic_tensor *mimicl_operand(lua_State *L, int arg, const char *who);
 /* Pushes a box with a new reference to a borrowed tensor; nil for NULL. */
 void mimicl_push_borrowed(lua_State *L, mimic_tensor *t);
 /* Reads a shape from the list at arg. */

@@ -192,12 +192,8 @@ static int call_op(lua_State *L) {
                      top, mimic_op_doc(op));
     mimic_tensor *in[MIMIC_MAX_IN] = {NULL};
     for (int i = 0; i < top; i++) {
-        if (!lua_toboolean(L, i + 1))
-            continue; /* nil or false: an optional input left out */
-        if (!mimicl_test(L, i + 1, MIMICL_TENSOR))
-            mimicl_error(L, MIMIC_EINVAL, "%s: argument %d: a tensor expected, got %s",
-                         mimic_op_name(op), i + 1, luaL_typename(L, i + 1));
-        in[i] = mimicl_tensor(L, i + 1);
+        if (lua_toboolean(L, i + 1)) /* nil or false: an optional input left out */
+            in[i] = mimicl_operand(L, i + 1, mimic_op_name(op));
     }
     for (int i = 0; i < min_in; i++)
         if (!in[i])
@@ -247,13 +243,9 @@ static int arithmetic(lua_State *L) {
         mimic_tensor *in[2] = {*slot, x};
         return apply(L, b, op, in, 2, NULL, 1);
     }
-    mimic_tensor *in[2];
-    for (int i = 0; i < 2; i++) {
-        if (!mimicl_test(L, i + 1, MIMICL_TENSOR))
-            mimicl_error(L, MIMIC_EINVAL, "operator %c: a tensor or a number expected, got %s",
-                         sign, luaL_typename(L, i + 1));
-        in[i] = mimicl_tensor(L, i + 1);
-    }
+    char who[] = "operator ?";
+    who[sizeof who - 2] = sign;
+    mimic_tensor *in[2] = {mimicl_operand(L, 1, who), mimicl_operand(L, 2, who)};
     return apply(L, b, op, in, 2, NULL, 1);
 }
 

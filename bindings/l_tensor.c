@@ -20,6 +20,16 @@ mimic_tensor *mimicl_tensor(lua_State *L, int arg) {
     return box->t;
 }
 
+mimic_tensor *mimicl_operand(lua_State *L, int arg, const char *who) {
+    const tensor_box *box = mimicl_test(L, arg, MIMICL_TENSOR);
+    if (!box)
+        mimicl_error(L, MIMIC_EINVAL, "%s: argument %d: a tensor expected, got %s", who, arg,
+                     luaL_typename(L, arg));
+    if (!box->t)
+        luaL_argerror(L, arg, "this tensor was never made: its call failed");
+    return box->t;
+}
+
 void mimicl_push_borrowed(lua_State *L, mimic_tensor *t) {
     if (!t) {
         lua_pushnil(L);

@@ -73,7 +73,7 @@ function TestTensor:test_arithmetic()
     lu.assertEquals((2 * a):tolist(), { 2, 4 })
     lu.assertEquals((a / 2):tolist(), { 0.5, 1 })
     lu.assertEquals((1 / a):tolist(), { 1, 0.5 })
-    lu.assertErrorMsgContains("operator +: a tensor or a number expected, got table",
+    lu.assertErrorMsgContains("operator +: argument 2: a tensor expected, got table",
         function() return a + {} end)
 end
 
