@@ -1,20 +1,20 @@
-/* Backward: walks the tape from the newest node to the oldest, hands each its gradient, gives back memory as it
- * goes. The order is that of the tape, so sums of gradients have one order. */
-#include <stdatomic.h>
+/* Backward: walks the tape from the newest node to the oldest, hands each its gradient, gives back
+ * memory as it goes. The order is that of the tape, so sums of gradients have one order. */
 #include <string.h>
 
 #include "autograd/tape.h"
 #include "ops/shape_util.h"
 
-static mimic_status cast_to(mimic_ctx *ctx, mimic_tensor *t, mimic_dtype dtype, mimic_tensor **out) {
+static mimic_status cast_to(mimic_ctx *ctx, mimic_tensor *t, mimic_dtype dtype,
+                            mimic_tensor **out) {
     mimic_attrs attrs = {.v = {{.i = dtype}}};
     return mimic_apply1(ctx, &mimic_op_cast, &attrs, out, 1, &t);
 }
 
 /* True when nobody else can see t's bytes, so that it may be added to in place. */
 static bool exclusive(const mimic_tensor *t) {
-    return atomic_load(&t->refs) == 1 && atomic_load(&t->storage->refs) == 1 &&
-           mimic_tensor_contiguous(t) && t->dtype != MIMIC_BF16;
+    return t->refs == 1 && t->storage->refs == 1 && mimic_tensor_contiguous(t) &&
+           t->dtype != MIMIC_BF16;
 }
 
 /* *slot += g; takes over the reference to g. */
@@ -57,7 +57,8 @@ done:
 static mimic_status add_to_leaf(mimic_ctx *ctx, mimic_tensor *leaf, mimic_tensor *g) {
     mimic_tensor *dense = NULL;
     mimic_status st = mimic_tensor_check(ctx, leaf, "backward");
-    if (st || !leaf->grad)
+    if (st || !leaf->grad ||
+        (st = mimic_tensor_check(ctx, leaf->grad, "backward: the leaf's gradient")))
         return st;
     if (!mimic_tensor_contiguous(g) && (st = mimic_apply_1(ctx, &mimic_op_contiguous, g, &dense)))
         return st;
@@ -68,77 +69,121 @@ static mimic_status add_to_leaf(mimic_ctx *ctx, mimic_tensor *leaf, mimic_tensor
     return st;
 }
 
-static mimic_status check_kept(mimic_ctx *ctx, const mimic_node *node) {
-    mimic_status st = MIMIC_OK;
-    for (int i = 0; i < node->n_in && !st; i++)
-        if (node->in[i])
-            st = mimic_tensor_check(ctx, node->in[i], node->op->name);
-    return st;
-}
-
 static mimic_status check_shape(mimic_ctx *ctx, const mimic_node *node, int i,
                                 const mimic_tensor *g) {
-    const mimic_shape_out *s = &node->in_shape[i];
+    const mimic_node_in *in = &node->in[i];
     char a[160], b[160];
-    if (g->rank == s->rank && memcmp(g->shape, s->shape, sizeof *s->shape * g->rank) == 0)
+    if (g->rank == in->rank && memcmp(g->shape, in->shape, sizeof *in->shape * in->rank) == 0)
         return MIMIC_OK;
     return mimic_fail(ctx, MIMIC_ESTATE, "%s: its gradient for input %d is %s, the input was %s",
                       node->op->name, i + 1, mimic_shape_text(g->rank, g->shape, a, sizeof a),
-                      mimic_shape_text(s->rank, s->shape, b, sizeof b));
+                      mimic_shape_text(in->rank, in->shape, b, sizeof b));
 }
 
-static mimic_status run_node(mimic_ctx *ctx, mimic_node *node) {
-    mimic_vjp g;
-    mimic_status st = check_kept(ctx, node);
-    if (st)
-        return st;
-    memset(&g, 0, sizeof g);
-    g.ctx = ctx;
-    g.op = node->op;
-    g.attrs = node->attrs;
-    g.n_in = node->n_in;
-    g.n_out = node->n_out;
-    g.n_save = node->n_save;
-    memcpy(g.in, node->in, sizeof g.in);
-    memcpy(g.out, node->out, sizeof g.out);
-    memcpy(g.save, node->save, sizeof g.save);
-    memcpy(g.in_shape, node->in_shape, sizeof g.in_shape);
-    for (int i = 0; i < node->n_in; i++)
-        g.need[i] = node->from[i] || node->leaf[i];
+/* The gradients of the node's inputs into g.din. */
+static mimic_status call_vjp(mimic_ctx *ctx, mimic_node *node, mimic_vjp *g) {
+    mimic_status st = MIMIC_OK;
+    g->ctx = ctx;
+    g->op = node->op;
+    g->attrs = node->attrs;
+    g->n_in = node->n_in;
+    g->n_out = node->n_out;
+    g->n_save = node->n_save;
+    memset(g->in, 0, sizeof g->in);
+    memset(g->need, 0, sizeof g->need);
+    memset(g->din, 0, sizeof g->din);
+    memcpy(g->out, node->out, sizeof g->out);
+    memcpy(g->save, node->save, sizeof g->save);
+    memcpy(g->dout, node->grad, sizeof g->dout);
+    memset(node->grad, 0, sizeof node->grad);
+    for (int i = 0; i < node->n_in; i++) {
+        const mimic_node_in *in = &node->in[i];
+        g->in[i] = in->kept;
+        g->need[i] = in->from || in->leaf;
+        g->in_shape[i].dtype = (mimic_dtype)in->dtype;
+        g->in_shape[i].rank = in->rank;
+        memcpy(g->in_shape[i].shape, in->shape, sizeof in->shape);
+    }
     for (int k = 0; k < node->n_out && !st; k++) {
-        mimic_tensor *d = node->grad[k];
-        node->grad[k] = NULL;
-        if (d && !mimic_tensor_contiguous(d)) {
-            mimic_tensor *dense = NULL;
-            st = mimic_apply_1(ctx, &mimic_op_contiguous, d, &dense);
-            mimic_tensor_release(d);
-            d = dense;
-        }
-        g.dout[k] = d;
+        mimic_tensor *d = g->dout[k], *dense = NULL;
+        if (!d || mimic_tensor_contiguous(d))
+            continue;
+        st = mimic_apply_1(ctx, &mimic_op_contiguous, d, &dense);
+        mimic_tensor_release(d);
+        g->dout[k] = dense;
     }
     if (!st)
-        st = node->op->vjp(&g);
+        st = node->op->vjp(g);
     for (int k = 0; k < node->n_out; k++)
-        mimic_tensor_release(g.dout[k]);
+        mimic_tensor_release(g->dout[k]);
+    return st;
+}
+
+/* Hands the gradients of a node's inputs on to the nodes and leaves these came from. */
+static mimic_status run_node(mimic_ctx *ctx, mimic_node *node) {
+    mimic_vjp g;
+    mimic_status st = call_vjp(ctx, node, &g);
     for (int i = 0; i < node->n_in; i++) {
+        const mimic_node_in *in = &node->in[i];
         mimic_tensor *d = g.din[i];
         if (!d)
             continue;
         if (!st)
             st = check_shape(ctx, node, i, d);
-        if (!st && node->leaf[i])
-            st = add_to_leaf(ctx, node->leaf[i], d);
-        if (!st && node->from[i] && node->from[i]->state == MIMIC_NODE_LIVE) {
-            st = add_to(ctx, &node->from[i]->grad[node->from_out[i]], d);
+        if (!st && in->from) {
+            st = add_to(ctx, &in->from->grad[in->from_out], d);
             continue; /* the reference went along */
         }
-        if (!st && node->from[i])
-            st = mimic_fail(ctx, MIMIC_ESTATE,
-                            "backward already ran through this graph (%s%s%s); run the forward pass again",
-                            node->from[i]->op->name, node->from[i]->place ? ", " : "",
-                            node->from[i]->place ? node->from[i]->place : "");
+        if (!st && in->leaf)
+            st = add_to_leaf(ctx, in->leaf, d);
         mimic_tensor_release(d);
     }
+    return st;
+}
+
+/* Everything a node needs is still there; marks the nodes it leads to. */
+static mimic_status mark_inputs(mimic_ctx *ctx, const mimic_node *node) {
+    mimic_status st = MIMIC_OK;
+    for (int i = 0; i < node->n_in && !st; i++) {
+        const mimic_node_in *in = &node->in[i];
+        if (in->kept && !in->kept->storage)
+            st = mimic_tensor_check(ctx, in->kept, node->op->name);
+        else if (in->leaf && !in->leaf->storage)
+            st = mimic_tensor_check(ctx, in->leaf, node->op->name);
+        else if (in->from && in->from->state != MIMIC_NODE_LIVE)
+            st = mimic_node_gone(ctx, in->from);
+        else if (in->from)
+            in->from->mark = node->mark;
+    }
+    for (int k = 0; k < node->n_out && !st; k++)
+        if (node->out[k] && !node->out[k]->storage)
+            st = mimic_tensor_check(ctx, node->out[k], node->op->name);
+    for (int k = 0; k < node->n_save && !st; k++)
+        if (node->save[k] && !node->save[k]->storage)
+            st = mimic_tensor_check(ctx, node->save[k], node->op->name);
+    return st;
+}
+
+/* The nearest node before `node` on the tape that this pass reaches. */
+static mimic_node *older_marked(const mimic_node *node) {
+    uint32_t mark = node->mark;
+    mimic_node *n = node->prev;
+    while (n && n->mark != mark)
+        n = n->prev;
+    return n;
+}
+
+/* Marks the nodes that lead to `last`; nothing is changed when one of them cannot be walked. */
+static mimic_status mark_graph(mimic_ctx *ctx, mimic_node *last) {
+    mimic_status st = MIMIC_OK;
+    if (++ctx->tape->mark == 0) { /* after 2^32 passes old marks would come alive again */
+        for (mimic_node *n = ctx->tape->first; n; n = n->next)
+            n->mark = 0;
+        ctx->tape->mark = 1;
+    }
+    last->mark = ctx->tape->mark;
+    for (mimic_node *n = last; n && !st; n = older_marked(n))
+        st = mark_inputs(ctx, n);
     return st;
 }
 
@@ -151,13 +196,12 @@ static mimic_status check_loss(mimic_ctx *ctx, const mimic_tensor *loss) {
         return mimic_fail(ctx, MIMIC_EINVAL, "backward: the loss has one element, not %s",
                           mimic_shape_text(loss->rank, loss->shape, text, sizeof text));
     if (!loss->requires_grad)
-        return mimic_fail(ctx, MIMIC_ESTATE,
-                          "backward: the loss (%s%s%s) depends on no tensor that requires a gradient",
-                          loss->op, loss->place ? ", " : "", loss->place ? loss->place : "");
+        return mimic_fail(
+            ctx, MIMIC_ESTATE,
+            "backward: the loss (%s%s%s) depends on no tensor that requires a gradient", loss->op,
+            loss->place ? ", " : "", loss->place ? loss->place : "");
     if (loss->node && loss->node->state != MIMIC_NODE_LIVE)
-        return mimic_fail(ctx, MIMIC_ESTATE, "backward already ran through this graph (%s%s%s); run the "
-                          "forward pass again",
-                          loss->op, loss->place ? ", " : "", loss->place ? loss->place : "");
+        return mimic_node_gone(ctx, loss->node);
     return MIMIC_OK;
 }
 
@@ -176,22 +220,24 @@ mimic_status mimic_backward(mimic_ctx *ctx, mimic_tensor *loss) {
         mimic_tensor_release(one);
         return st;
     }
+    if ((st = mark_graph(ctx, loss->node))) {
+        mimic_tensor_release(one);
+        return st;
+    }
     bool enabled = ctx->grad_enabled;
     ctx->grad_enabled = false;
     mimic_node *node = loss->node;
     node->grad[loss->node_out] = one;
-    for (mimic_node *n = node; n; n = n->prev) /* none may vanish under the walk */
+    for (mimic_node *n = node; n; n = older_marked(n)) /* none may vanish under the walk */
         n->refs++;
     for (mimic_node *older; node; node = older) {
-        bool reached = false;
-        older = node->prev;
+        bool reached = false; /* not so when a gradient below came out as none */
+        older = older_marked(node);
         for (int k = 0; k < node->n_out; k++)
             reached |= node->grad[k] != NULL;
-        if (reached) {
-            if (!st)
-                st = run_node(ctx, node);
-            mimic_node_drop(node, MIMIC_NODE_CONSUMED);
-        }
+        if (reached && !st)
+            st = run_node(ctx, node);
+        mimic_node_drop(node, MIMIC_NODE_CONSUMED);
         mimic_node_release(node);
     }
     ctx->grad_enabled = enabled;

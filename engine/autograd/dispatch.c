@@ -1,10 +1,18 @@
-/* Applying an operator: checks, shape rule, memory, kernel, tape node. Lean on purpose: a small operator spends
- * most of its time here. */
+/* Applying an operator: checks, shape rule, memory, kernel, tape node. Lean on purpose: a small
+ * operator spends most of its time here. */
 #include <math.h>
+#include <stdio.h>
 #include <string.h>
 
 #include "autograd/tape.h"
 #include "ops/shape_util.h"
+
+/* "matmul: a" */
+static const char *input_label(const mimic_op *op, int i, char *buf, size_t size) {
+    char name[32];
+    snprintf(buf, size, "%s: %s", op->name, mimic_input_name(op, i, name, sizeof name));
+    return buf;
+}
 
 static mimic_status check_inputs(mimic_call *c) {
     const mimic_op *op = c->op;
@@ -14,7 +22,7 @@ static mimic_status check_inputs(mimic_call *c) {
                           op->n_in > op->min_in ? op->n_in : 0, op->inputs ? op->inputs : "",
                           c->n_in);
     for (int i = 0; i < c->n_in; i++) {
-        char name[32];
+        char name[64];
         mimic_status st;
         if (!c->in[i]) {
             if (i < op->min_in)
@@ -22,7 +30,8 @@ static mimic_status check_inputs(mimic_call *c) {
                                   mimic_input_name(op, i, name, sizeof name));
             continue;
         }
-        if ((st = mimic_tensor_check(c->ctx, c->in[i], op->name)))
+        if ((!c->in[i]->storage || c->in[i]->ctx != c->ctx) &&
+            (st = mimic_tensor_check(c->ctx, c->in[i], input_label(op, i, name, sizeof name))))
             return st;
     }
     if (c->n_in && c->in[0] && !(MIMIC_BIT(c->in[0]->dtype) & op->dtypes))
@@ -102,39 +111,37 @@ static mimic_status make_outputs(mimic_call *c) {
     return st;
 }
 
-/* Writes the application down. Saves move into the node; inputs and outputs are kept as the record says. */
+/* Writes the application down. Saves move into the node; inputs and outputs are kept as the record
+ * says. */
 static mimic_status record(mimic_call *c) {
     mimic_node *node;
-    mimic_status st = mimic_node_new(c->ctx, &node);
+    mimic_status st = mimic_node_new(c->ctx, c->op, c->n_in, &node);
     if (st)
         return st;
-    node->op = c->op;
-    node->place = c->ctx->place;
     node->attrs = c->attrs;
-    node->n_in = (uint8_t)c->n_in;
-    node->n_out = (uint8_t)c->n_out;
-    node->n_save = (uint8_t)c->n_save;
     for (int i = 0; i < c->n_in; i++) {
         mimic_tensor *t = c->in[i];
-        if (!t)
+        mimic_node_in *in = &node->in[i];
+        if (!t) {
+            in->dtype = in->rank = 0;
             continue;
-        mimic_shape_out *s = &node->in_shape[i];
-        s->dtype = (mimic_dtype)t->dtype;
-        s->rank = t->rank;
-        memcpy(s->shape, t->shape, sizeof s->shape);
+        }
+        in->dtype = t->dtype;
+        in->rank = t->rank;
+        memcpy(in->shape, t->shape, sizeof in->shape);
         if (c->op->keep_in >> i & 1) {
             mimic_tensor_retain(t);
-            node->in[i] = t;
+            in->kept = t;
         }
         if (!t->requires_grad || c->op->no_grad_in >> i & 1)
             continue;
         if (t->node) {
-            node->from[i] = t->node;
-            node->from_out[i] = (uint8_t)t->node_out;
+            in->from = t->node;
+            in->from_out = (uint8_t)t->node_out;
             t->node->refs++;
         } else {
             mimic_tensor_retain(t);
-            node->leaf[i] = t;
+            in->leaf = t;
         }
     }
     for (int k = 0; k < c->n_save; k++) {

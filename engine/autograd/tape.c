@@ -4,17 +4,33 @@
 #include "autograd/tape.h"
 
 mimic_status mimic_tape_init(mimic_ctx *ctx) {
-    ctx->tape = mimic_calloc(ctx, sizeof *ctx->tape);
-    return ctx->tape ? MIMIC_OK : MIMIC_ENOMEM;
+    ctx->tape = mimic_alloc_raw(ctx, sizeof *ctx->tape);
+    if (!ctx->tape)
+        return MIMIC_ENOMEM;
+    *ctx->tape = (mimic_tape){0};
+    return MIMIC_OK;
 }
 
-mimic_status mimic_node_new(mimic_ctx *ctx, mimic_node **out) {
-    mimic_node *node = mimic_alloc(ctx, sizeof *node);
+static size_t node_bytes(int n_in) {
+    return sizeof(mimic_node) + (size_t)n_in * sizeof(mimic_node_in);
+}
+
+mimic_status mimic_node_new(mimic_ctx *ctx, const mimic_op *op, int n_in, mimic_node **out) {
+    mimic_node *node = mimic_slab_get(ctx, node_bytes(n_in));
     if (!node)
         return MIMIC_ENOMEM;
-    memset(node, 0, sizeof *node);
+    memset(node, 0, offsetof(mimic_node, attrs));
+    for (int i = 0; i < n_in; i++) {
+        node->in[i].kept = node->in[i].leaf = NULL;
+        node->in[i].from = NULL;
+    }
     node->refs = 1;
     node->ctx = ctx;
+    node->op = op;
+    node->n_in = (uint8_t)n_in;
+    node->n_out = op->n_out;
+    node->n_save = op->n_save;
+    node->place = ctx->place;
     node->prev = ctx->tape->last;
     if (node->prev)
         node->prev->next = node;
@@ -44,12 +60,13 @@ void mimic_node_drop(mimic_node *node, enum mimic_node_state state) {
     node->state = (uint8_t)state;
     unlink_node(node);
     for (int i = 0; i < node->n_in; i++) {
-        mimic_tensor_release(node->in[i]);
-        mimic_tensor_release(node->leaf[i]);
-        if (node->from[i])
-            mimic_node_release(node->from[i]);
-        node->in[i] = node->leaf[i] = NULL;
-        node->from[i] = NULL;
+        mimic_node_in *in = &node->in[i];
+        mimic_tensor_release(in->kept);
+        mimic_tensor_release(in->leaf);
+        if (in->from)
+            mimic_node_release(in->from);
+        in->kept = in->leaf = NULL;
+        in->from = NULL;
     }
     for (int i = 0; i < node->n_out; i++) {
         mimic_tensor_release(node->out[i]);
@@ -76,9 +93,23 @@ void mimic_node_release(mimic_node *node) {
         mimic_node *n = tape->dying;
         tape->dying = n->dying;
         mimic_node_drop(n, MIMIC_NODE_CLEARED);
-        mimic_free(ctx, n);
+        mimic_slab_put(ctx, n, node_bytes(n->n_in));
     }
     tape->draining = false;
+}
+
+mimic_status mimic_node_gone(mimic_ctx *ctx, const mimic_node *node) {
+    const char *comma = node->place ? ", " : "", *place = node->place ? node->place : "";
+    if (node->state == MIMIC_NODE_CLEARED)
+        return mimic_fail(
+            ctx, MIMIC_ESTATE,
+            "backward: this graph (%s%s%s) went with its scope; call backward before the "
+            "outermost scope closes",
+            node->op->name, comma, place);
+    return mimic_fail(
+        ctx, MIMIC_ESTATE,
+        "backward already ran through this graph (%s%s%s); run the forward pass again",
+        node->op->name, comma, place);
 }
 
 void mimic_tape_clear(mimic_ctx *ctx) {
@@ -95,6 +126,6 @@ void mimic_tape_close(mimic_ctx *ctx) {
     if (!ctx->tape)
         return;
     mimic_tape_clear(ctx);
-    mimic_free(ctx, ctx->tape);
+    mimic_free_raw(ctx, ctx->tape);
     ctx->tape = NULL;
 }

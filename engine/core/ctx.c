@@ -22,9 +22,10 @@ mimic_status mimic_open(const mimic_config *cfg, mimic_ctx **out) {
     ctx->grad_enabled = true;
     ctx->message_size = MIMIC_MESSAGE_SIZE;
     mimic_status st = MIMIC_ENOMEM;
-    ctx->message = mimic_calloc(ctx, ctx->message_size);
+    ctx->message = mimic_alloc_raw(ctx, ctx->message_size);
     if (!ctx->message)
         goto fail;
+    ctx->message[0] = 0;
     if ((st = mimic_threads_init(ctx, c.threads)) || (st = mimic_pool_init(ctx)) ||
         (st = mimic_scopes_init(ctx)) || (st = mimic_tape_init(ctx)))
         goto fail;
@@ -44,9 +45,9 @@ void mimic_close(mimic_ctx *ctx) {
     mimic_tape_close(ctx);
     mimic_pool_close(ctx);
     mimic_intern_close(ctx);
-    mimic_free(ctx, ctx->message);
-    mimic_config c = ctx->cfg;
-    c.free(c.user, ctx);
+    mimic_free_raw(ctx, ctx->message);
+    ctx->message = NULL;
+    mimic_slabs_close(ctx);
 }
 
 const char *mimic_isa(const mimic_ctx *ctx) {

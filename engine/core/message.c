@@ -7,7 +7,7 @@
 #include "core/ctx.h"
 
 const char *mimic_status_name(mimic_status status) {
-    static const char *const names[] = {"OK",     "EINVAL", "ENOMEM",       "EIO", "EFORMAT",
+    static const char *const names[] = {"OK",     "EINVAL",       "ENOMEM",   "EIO", "EFORMAT",
                                         "ESTATE", "EUNSUPPORTED", "ENUMERIC", "EDB"};
     return (unsigned)status < sizeof names / sizeof names[0] ? names[status] : "?";
 }
@@ -21,7 +21,7 @@ mimic_status mimic_last_status(const mimic_ctx *ctx) {
 }
 
 mimic_status mimic_fail(mimic_ctx *ctx, mimic_status status, const char *fmt, ...) {
-    if (!ctx)
+    if (!ctx || !ctx->message || !mimic_on_own_thread(ctx))
         return status;
     /* The buffer is fixed at open: a message about missing memory must not need memory. */
     char *out = ctx->message;
@@ -56,7 +56,8 @@ void mimic_log(mimic_ctx *ctx, int level, const char *fmt, ...) {
     ctx->cfg.log(ctx->cfg.user, level, text);
 }
 
-/* --- interned texts: an open hash table of strings that live as long as the context ---------------- */
+/* --- interned texts: an open hash table of strings that live as long as the context
+ * ---------------- Only messages use them, so a text that finds no memory is "" and no failure. */
 
 struct mimic_intern {
     size_t used, size; /* size is a power of two */
@@ -80,31 +81,35 @@ static char **intern_slot(struct mimic_intern *t, const char *s) {
 static bool intern_grow(mimic_ctx *ctx) {
     struct mimic_intern *t = ctx->intern;
     struct mimic_intern bigger = {t->used, t->size ? 2 * t->size : 256, NULL};
-    bigger.slot = mimic_calloc(ctx, bigger.size * sizeof *bigger.slot);
+    bigger.slot = mimic_alloc_raw(ctx, bigger.size * sizeof *bigger.slot);
     if (!bigger.slot)
         return false;
+    memset(bigger.slot, 0, bigger.size * sizeof *bigger.slot);
     for (size_t i = 0; i < t->size; i++)
         if (t->slot[i])
             *intern_slot(&bigger, t->slot[i]) = t->slot[i];
-    mimic_free(ctx, t->slot);
+    mimic_free_raw(ctx, t->slot);
     *t = bigger;
     return true;
 }
 
 const char *mimic_intern_text(mimic_ctx *ctx, const char *s) {
     if (!ctx->intern) {
-        ctx->intern = mimic_calloc(ctx, sizeof *ctx->intern);
+        ctx->intern = mimic_alloc_raw(ctx, sizeof *ctx->intern);
         if (!ctx->intern)
             return "";
+        *ctx->intern = (struct mimic_intern){0};
     }
     struct mimic_intern *t = ctx->intern;
     if (2 * (t->used + 1) > t->size && !intern_grow(ctx))
         return "";
     char **slot = intern_slot(t, s);
     if (!*slot) {
-        *slot = mimic_strdup(ctx, s);
+        size_t bytes = strlen(s) + 1;
+        *slot = mimic_alloc_raw(ctx, bytes);
         if (!*slot)
             return "";
+        memcpy(*slot, s, bytes);
         t->used++;
     }
     return *slot;
@@ -114,13 +119,14 @@ void mimic_intern_close(mimic_ctx *ctx) {
     if (!ctx->intern)
         return;
     for (size_t i = 0; i < ctx->intern->size; i++)
-        mimic_free(ctx, ctx->intern->slot[i]);
-    mimic_free(ctx, ctx->intern->slot);
-    mimic_free(ctx, ctx->intern);
+        mimic_free_raw(ctx, ctx->intern->slot[i]);
+    mimic_free_raw(ctx, ctx->intern->slot);
+    mimic_free_raw(ctx, ctx->intern);
     ctx->intern = NULL;
 }
 
-/* --- name stack and place -------------------------------------------------------------------------- */
+/* --- name stack and place
+ * -------------------------------------------------------------------------- */
 
 void mimic_push_name(mimic_ctx *ctx, const char *name) {
     if (ctx->name_depth < MIMIC_NAME_DEPTH)
@@ -143,5 +149,8 @@ void mimic_set_name_depth(mimic_ctx *ctx, int depth) {
 }
 
 void mimic_set_place(mimic_ctx *ctx, const char *place) {
-    ctx->place = place ? mimic_intern_text(ctx, place) : NULL;
+    if (!place || !place[0])
+        ctx->place = NULL;
+    else if (!ctx->place || strcmp(ctx->place, place) != 0)
+        ctx->place = mimic_intern_text(ctx, place);
 }

@@ -39,7 +39,8 @@ const mimic_op mimic_op_expand = {
     .shape = expand_shape,
     .vjp = expand_vjp,
     .inputs = "x",
-    .cases = "x[1,5] shape=3,5; x[4] shape=2,3,4; x[2,1,3]:bf16 shape=2,5,-1; x[1]:i32=index(9) shape=6",
+    .cases =
+        "x[1,5] shape=3,5; x[4] shape=2,3,4; x[2,1,3]:bf16 shape=2,5,-1; x[1]:i32=index(9) shape=6",
     .doc = "expand(x, {n1, n2, ...}) -> y\n"
            "A view with axes of size 1 repeated to the given sizes and new axes in front, as NumPy "
            "broadcasts; -1 keeps a size.",

@@ -56,6 +56,7 @@ const mimic_op mimic_op_reshape = {
     .cases = "x[2,3,4] shape=6,4; x[2,6] shape=3,-1; x[12]:bf16 shape=1,2,6; x[1] shape=; "
              "x[4]:i32=index(9) shape=2,2",
     .doc = "reshape(x, {n1, n2, ...}) -> y\n"
-           "The same elements in row-major order under another shape; one size may be -1 (what is left). A "
+           "The same elements in row-major order under another shape; one size may be -1 (what is "
+           "left). A "
            "view, except that a view that is not contiguous is copied first.",
 };

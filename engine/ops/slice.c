@@ -60,6 +60,7 @@ const mimic_op mimic_op_slice = {
     .cases = "x[5,3] start=1 stop=4; x[2,6,3] axis=1 start=2; x[4,4]:bf16 axis=-1 stop=-2; "
              "x[6]:i32=index(9) start=-2; x[3,4] start=1 stop=1",
     .doc = "slice(x, {axis = 1, start = 1, stop = 0}) -> y\n"
-           "A view of positions start..stop (1-based, both included) of one axis. Negative positions count "
+           "A view of positions start..stop (1-based, both included) of one axis. Negative "
+           "positions count "
            "from the end; stop = 0 means to the end.",
 };

@@ -1,7 +1,5 @@
-/* Scopes: each lists the tensors made in it, without holding references: a tensor dies with its last
- * reference, or loses its bytes when its scope closes, whichever comes first. */
-#include <stdatomic.h>
-
+/* Scopes: each lists the tensors made in it, without holding references: a tensor dies with its
+ * last reference, or loses its bytes when its scope closes, whichever comes first. */
 #include "ops/op_impl.h"
 
 struct mimic_scope {
@@ -10,9 +8,8 @@ struct mimic_scope {
     uint32_t id;
     int name_depth; /* of the name stack when opened: cut back to at close */
     mimic_tensor *tensors;
-    bool released; /* the handle was given back while open */
-    void (*free)(void *user, void *p); /* the handle may outlive the context */
-    void *user;
+    bool released;   /* the handle was given back while open */
+    mimic_ctx *home; /* whose slab the handle is from: it may outlive the context */
 };
 
 struct mimic_scopes {
@@ -22,8 +19,11 @@ struct mimic_scopes {
 };
 
 mimic_status mimic_scopes_init(mimic_ctx *ctx) {
-    ctx->scopes = mimic_calloc(ctx, sizeof *ctx->scopes);
-    return ctx->scopes ? MIMIC_OK : MIMIC_ENOMEM;
+    ctx->scopes = mimic_alloc_raw(ctx, sizeof *ctx->scopes);
+    if (!ctx->scopes)
+        return MIMIC_ENOMEM;
+    *ctx->scopes = (mimic_scopes){0};
+    return MIMIC_OK;
 }
 
 void mimic_scopes_close(mimic_ctx *ctx) {
@@ -31,21 +31,19 @@ void mimic_scopes_close(mimic_ctx *ctx) {
         return;
     while (ctx->scopes->top)
         mimic_scope_close(ctx->scopes->top);
-    mimic_free(ctx, ctx->scopes);
+    mimic_free_raw(ctx, ctx->scopes);
     ctx->scopes = NULL;
 }
 
 mimic_status mimic_scope_open(mimic_ctx *ctx, mimic_scope **out) {
-    mimic_scope *s = mimic_calloc(ctx, sizeof *s);
+    mimic_scope *s = mimic_slab_get(ctx, sizeof *s);
     if (!s)
         return MIMIC_ENOMEM;
-    atomic_fetch_sub(&ctx->alloc_live, 1); /* handles count as the host's, not the context's */
-    s->free = ctx->cfg.free;
-    s->user = ctx->cfg.user;
-    s->ctx = ctx;
-    s->id = ++ctx->scopes->next_id;
-    s->outer = ctx->scopes->top;
-    s->name_depth = ctx->name_depth;
+    *s = (mimic_scope){.ctx = ctx,
+                       .home = ctx,
+                       .id = ++ctx->scopes->next_id,
+                       .outer = ctx->scopes->top,
+                       .name_depth = ctx->name_depth};
     ctx->scopes->top = s;
     ctx->scopes->depth++;
     *out = s;
@@ -68,7 +66,7 @@ static void close_top(mimic_ctx *ctx) {
     }
     s->ctx = NULL;
     if (s->released)
-        s->free(s->user, s);
+        mimic_slab_put(s->home, s, sizeof *s);
 }
 
 void mimic_scope_close(mimic_scope *scope) {
@@ -88,7 +86,7 @@ void mimic_scope_release(mimic_scope *scope) {
     if (scope->ctx)
         scope->released = true;
     else
-        scope->free(scope->user, scope);
+        mimic_slab_put(scope->home, scope, sizeof *scope);
 }
 
 void mimic_scope_add(mimic_ctx *ctx, mimic_tensor *t) {

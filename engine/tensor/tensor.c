@@ -1,47 +1,56 @@
 /* Tensors: reference-counted views of reference-counted storages. */
 #include <inttypes.h>
-#include <stdatomic.h>
 #include <stdio.h>
 #include <string.h>
 
 #include "tensor/tensor_impl.h"
 
-/* --- storages ------------------------------------------------------------------------------------- */
+/* --- storages
+ * ------------------------------------------------------------------------------------- */
 
-static mimic_status storage_new(mimic_ctx *ctx, size_t bytes, const char *op, mimic_storage **out) {
-    mimic_storage *s = mimic_alloc(ctx, sizeof *s);
+static mimic_status storage_new(mimic_ctx *ctx, const mimic_tensor *t, size_t bytes,
+                                mimic_storage **out) {
+    mimic_storage *s = mimic_slab_get(ctx, sizeof *s);
     if (!s)
         return MIMIC_ENOMEM;
-    *s = (mimic_storage){.ctx = ctx, .bytes = bytes, .op = op, .place = ctx->place};
     mimic_status st = mimic_pool_get(ctx, bytes, &s->data);
     if (st) {
-        mimic_free(ctx, s);
+        mimic_slab_put(ctx, s, sizeof *s);
         return st;
     }
-    atomic_init(&s->refs, 1);
+    s->refs = 1;
+    s->ctx = ctx;
+    s->bytes = bytes;
+    s->id = t->id;
+    s->dtype = t->dtype;
+    s->rank = t->rank;
+    memcpy(s->shape, t->shape, sizeof s->shape);
+    s->op = t->op;
+    s->place = t->place;
     mimic_pool_track(ctx, s);
     *out = s;
     return MIMIC_OK;
 }
 
 static void storage_release(mimic_storage *s) {
-    if (atomic_fetch_sub(&s->refs, 1) != 1)
+    if (--s->refs > 0)
         return;
     mimic_ctx *ctx = s->ctx;
     mimic_pool_untrack(ctx, s);
     mimic_pool_put(ctx, s->data, s->bytes);
-    mimic_free(ctx, s);
+    mimic_slab_put(ctx, s, sizeof *s);
 }
 
-/* --- handles --------------------------------------------------------------------------------------- */
+/* --- handles
+ * --------------------------------------------------------------------------------------- */
 
 static mimic_tensor *handle_new(mimic_ctx *ctx, const char *op) {
-    mimic_tensor *t = mimic_alloc(ctx, sizeof *t);
+    mimic_tensor *t = mimic_slab_get(ctx, sizeof *t);
     if (!t)
         return NULL;
     memset(t, 0, sizeof *t);
-    atomic_init(&t->refs, 1);
-    t->ctx = ctx;
+    t->refs = 1;
+    t->ctx = t->home = ctx;
     t->op = op;
     t->place = ctx->place;
     t->id = ++ctx->next_tensor_id;
@@ -84,20 +93,17 @@ void mimic_tensor_end(mimic_tensor *t, enum mimic_end end) {
 }
 
 void mimic_tensor_retain(mimic_tensor *t) {
-    atomic_fetch_add(&t->refs, 1);
+    t->refs++;
 }
 
 void mimic_tensor_release(mimic_tensor *t) {
-    if (!t || atomic_fetch_sub(&t->refs, 1) != 1)
+    if (!t || --t->refs > 0)
         return;
-    mimic_ctx *ctx = t->ctx;
-    if (!ctx) {
-        t->orphan_free(t->orphan_user, t);
-        return;
+    if (t->ctx) {
+        mimic_tensor_end(t, MIMIC_END_FREED);
+        mimic_tensor_unlink(t);
     }
-    mimic_tensor_end(t, MIMIC_END_FREED);
-    mimic_tensor_unlink(t);
-    mimic_free(ctx, t);
+    mimic_slab_put(t->home, t, sizeof *t);
 }
 
 void mimic_tensor_free(mimic_tensor *t) {
@@ -113,21 +119,15 @@ void mimic_tensors_close(mimic_ctx *ctx) {
         mimic_tensor_end(t, MIMIC_END_CONTEXT);
     for (mimic_tensor *t = ctx->tensors, *next; t; t = next) {
         next = t->next;
-        if (atomic_load(&t->refs) > 1) {
-            t->ctx = NULL;
-            t->next = t->prev = NULL;
-            t->op = t->place = NULL;
-            t->orphan_free = ctx->cfg.free;
-            t->orphan_user = ctx->cfg.user;
-            atomic_fetch_sub(&t->refs, 1);
-            continue;
-        }
-        mimic_free(ctx, t);
+        t->ctx = NULL;
+        t->place = NULL;
+        mimic_tensor_release(t);
     }
     ctx->tensors = NULL;
 }
 
-/* --- construction ---------------------------------------------------------------------------------- */
+/* --- construction
+ * ---------------------------------------------------------------------------------- */
 
 static bool overflows(int rank, const int64_t *shape, int64_t *count) {
     int64_t n = 1;
@@ -143,7 +143,8 @@ mimic_status mimic_tensor_make(mimic_ctx *ctx, mimic_dtype dtype, int rank, cons
     int64_t n;
     char text[160];
     if (rank < 0 || rank > MIMIC_MAX_RANK)
-        return mimic_fail(ctx, MIMIC_EINVAL, "%s: rank %d is not in 0..%d", op, rank, MIMIC_MAX_RANK);
+        return mimic_fail(ctx, MIMIC_EINVAL, "%s: rank %d is not in 0..%d", op, rank,
+                          MIMIC_MAX_RANK);
     if ((unsigned)dtype >= MIMIC_DTYPE_COUNT)
         return mimic_fail(ctx, MIMIC_EINVAL, "%s: unknown dtype %d", op, (int)dtype);
     if (overflows(rank, shape, &n))
@@ -160,7 +161,7 @@ mimic_status mimic_tensor_make(mimic_ctx *ctx, mimic_dtype dtype, int rank, cons
         t->stride[i] = stride;
         stride *= shape[i];
     }
-    mimic_status st = storage_new(ctx, (size_t)n * mimic_dtype_size(dtype), op, &t->storage);
+    mimic_status st = storage_new(ctx, t, (size_t)n * mimic_dtype_size(dtype), &t->storage);
     if (st) {
         mimic_tensor_release(t);
         return st;
@@ -181,7 +182,7 @@ mimic_status mimic_tensor_view(mimic_ctx *ctx, mimic_tensor *t, int rank, const 
     memcpy(v->stride, stride, (size_t)rank * sizeof *stride);
     v->offset = offset;
     v->storage = t->storage;
-    atomic_fetch_add(&v->storage->refs, 1);
+    v->storage->refs++;
     *out = v;
     return MIMIC_OK;
 }
@@ -190,7 +191,7 @@ void mimic_tensor_repoint(mimic_tensor *t, mimic_tensor *arena, int64_t offset) 
     mimic_storage *old = t->storage;
     t->storage = arena->storage;
     t->offset = offset;
-    atomic_fetch_add(&t->storage->refs, 1);
+    t->storage->refs++;
     storage_release(old);
 }
 
@@ -223,7 +224,8 @@ mimic_status mimic_tensor_detach(mimic_ctx *ctx, mimic_tensor *t, mimic_tensor *
               : mimic_tensor_view(ctx, t, t->rank, t->shape, t->stride, t->offset, "detach", out);
 }
 
-/* --- questions ------------------------------------------------------------------------------------- */
+/* --- questions
+ * ------------------------------------------------------------------------------------- */
 
 int mimic_tensor_rank(const mimic_tensor *t) {
     return t->rank;

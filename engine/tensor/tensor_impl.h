@@ -7,20 +7,26 @@
 
 typedef struct mimic_node mimic_node;
 
+/* Counts of references are plain numbers: a context, and so its tensors, is used by one thread at a
+ * time. */
+
 /* Bytes, shared by the views of one tensor. */
 typedef struct mimic_storage {
-    _Atomic uint32_t refs;
-    mimic_ctx *ctx; /* NULL after the context closed */
-    void *data;     /* NULL once given back */
+    uint32_t refs;
+    mimic_ctx *ctx;
+    void *data;
     size_t bytes;
-    const char *op, *place;             /* birth, for the out-of-memory report */
-    struct mimic_storage *next, *prev;  /* the pool's list of live storages */
+    uint32_t id; /* birth, for the out-of-memory report */
+    uint8_t dtype, rank;
+    int64_t shape[MIMIC_MAX_RANK];
+    const char *op, *place;
+    struct mimic_storage *next, *prev; /* the pool's list of live storages */
 } mimic_storage;
 
 enum mimic_end { MIMIC_END_NONE, MIMIC_END_FREED, MIMIC_END_SCOPE, MIMIC_END_CONTEXT };
 
 struct mimic_tensor { /* a view: cheap, never owns bytes itself */
-    _Atomic uint32_t refs;
+    uint32_t refs;
     uint8_t dtype, rank;
     bool requires_grad, leaf;
     int64_t shape[MIMIC_MAX_RANK], stride[MIMIC_MAX_RANK]; /* elements */
@@ -28,9 +34,8 @@ struct mimic_tensor { /* a view: cheap, never owns bytes itself */
     mimic_storage *storage;                                /* NULL once freed */
     mimic_ctx *ctx;                                        /* NULL after the context closed */
     mimic_tensor *next, *prev, **list; /* in its scope's list, or the context's: not a reference */
-    uint8_t end;               /* why storage is NULL: enum mimic_end */
-    void (*orphan_free)(void *user, void *p); /* how a handle that outlives its context is freed */
-    void *orphan_user;
+    uint8_t end;                       /* why storage is NULL: enum mimic_end */
+    mimic_ctx *home;    /* whose slab the handle is from, also after the context closed */
     mimic_tensor *grad; /* leaves only */
     mimic_node *node;   /* the tape node that made it, or NULL */
     int node_out;       /* which output of the node */
@@ -64,15 +69,16 @@ void mimic_convert(mimic_dtype to, void *dst, mimic_dtype from, const void *src,
 /* "[2,3,4]" into buf, which it returns. */
 const char *mimic_shape_text(int rank, const int64_t *shape, char *buf, size_t size);
 
-/* Pool of tensor memory: size-class free lists over aligned blocks, counts, limit. The same order of calls
- * gives the same addresses. On failure the message is the out-of-memory report. */
+/* Pool of tensor memory: size-class free lists over aligned blocks, counts, limit. The same order
+ * of calls gives the same addresses. On failure the message is the out-of-memory report. */
 mimic_status mimic_pool_get(mimic_ctx *ctx, size_t bytes, void **out);
 void mimic_pool_put(mimic_ctx *ctx, void *p, size_t bytes);
 
 /* The list of live storages, for the report. */
 void mimic_pool_track(mimic_ctx *ctx, mimic_storage *s);
 void mimic_pool_untrack(mimic_ctx *ctx, mimic_storage *s);
-/* Takes t's bytes away (its share of the storage, its gradient, its node); `end` says why in later errors. */
+/* Takes t's bytes away (its share of the storage, its gradient, its node); `end` says why in later
+ * errors. */
 void mimic_tensor_end(mimic_tensor *t, enum mimic_end end);
 /* Lets t share the storage of another buffer from now on (parameters moving into an arena). */
 void mimic_tensor_repoint(mimic_tensor *t, mimic_tensor *arena, int64_t offset);

@@ -26,8 +26,8 @@ static void gather(const mimic_tensor *t, mimic_dtype dtype, char *dst) {
 static mimic_status check_count(mimic_ctx *ctx, const mimic_tensor *t, int64_t count,
                                 const char *what) {
     if (count != mimic_numel(t))
-        return mimic_fail(ctx, MIMIC_EINVAL, "%s: %" PRId64 " values for a tensor of %" PRId64, what,
-                          count, mimic_numel(t));
+        return mimic_fail(ctx, MIMIC_EINVAL, "%s: %" PRId64 " values for a tensor of %" PRId64,
+                          what, count, mimic_numel(t));
     return MIMIC_OK;
 }
 
@@ -43,8 +43,8 @@ mimic_status mimic_tensor_read(mimic_ctx *ctx, const mimic_tensor *t, mimic_dtyp
     return MIMIC_OK;
 }
 
-mimic_status mimic_tensor_write(mimic_ctx *ctx, mimic_tensor *t, mimic_dtype dtype, const void *data,
-                                int64_t count) {
+mimic_status mimic_tensor_write(mimic_ctx *ctx, mimic_tensor *t, mimic_dtype dtype,
+                                const void *data, int64_t count) {
     mimic_status st;
     if ((st = mimic_tensor_check(ctx, t, "write")) || (st = check_count(ctx, t, count, "write")))
         return st;

@@ -1,5 +1,5 @@
-/* What the C tests of the engine share: a counting host allocator, contexts, tensors from literals, operators
- * by name. */
+/* What the C tests of the engine share: a counting host allocator, contexts, tensors from literals,
+ * operators by name. */
 #ifndef CORE_UTIL_H
 #define CORE_UTIL_H
 

@@ -1,5 +1,5 @@
-/* Random numbers: Philox against Random123's published vectors, the distributions by their moments, and
- * independence of history. */
+/* Random numbers: Philox against Random123's published vectors, the distributions by their moments,
+ * and independence of history. */
 #include "core_util.h"
 
 #include <math.h>
@@ -40,7 +40,8 @@ static void normal_quantiles(void **state) {
                 {1e-10, -6.361340902404056}};
     for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++)
         assert_true(fabs(mimic_normal_icdf(rows[i].p) - rows[i].x) <= 1e-12 * fabs(rows[i].x));
-    /* the error by one Newton step of the CDF, over everything a 32-bit draw can give, and beyond */
+    /* the error by one Newton step of the CDF, over everything a 32-bit draw can give, and beyond
+     */
     for (double p = 1e-18; p < 0.5; p *= 1.01) {
         double x = mimic_normal_icdf(p), cdf = 0.5 * erfc(-x / sqrt(2));
         double density = exp(-0.5 * x * x) / sqrt(2 * acos(-1));
@@ -61,7 +62,8 @@ static void streams_depend_on_their_key_only(void **state) {
     const struct {
         uint64_t seed, step;
         uint32_t stream;
-    } others[] = {{6, 9, 2}, {5, 10, 2}, {5, 9, 3}, {5 + (1ull << 32), 9, 2}, {5, 9 + (1ull << 32), 2}};
+    } others[] = {
+        {6, 9, 2}, {5, 10, 2}, {5, 9, 3}, {5 + (1ull << 32), 9, 2}, {5, 9 + (1ull << 32), 2}};
     for (size_t k = 0; k < sizeof others / sizeof others[0]; k++) {
         int equal = 0;
         mimic_rng_init(&a, 5, 2, 9);
@@ -199,7 +201,8 @@ static void shuffle_is_a_permutation(void **state) {
         assert_true(word[a[i - 1]] < word[a[i]]);
 }
 
-/* Operators that draw: the same step and calls give the same numbers; another step or stream others. */
+/* Operators that draw: the same step and calls give the same numbers; another step or stream
+ * others. */
 static void operators_repeat_by_step(void **state) {
     (void)state;
     mimic_ctx *ctx = open_ctx();

@@ -1,5 +1,5 @@
-/* Dispatch, tape and backward: gradients add up, graphs are consumed, nothing is kept that is not needed, and
- * every failure leaves a usable context. */
+/* Dispatch, tape and backward: gradients add up, graphs are consumed, nothing is kept that is not
+ * needed, and every failure leaves a usable context. */
 #include "core_util.h"
 
 #include <math.h>
@@ -23,7 +23,8 @@ static void assert_grad(mimic_ctx *ctx, const mimic_tensor *t, const double *exp
         assert_true(fabs(item(ctx, mimic_tensor_grad(t), i) - expected[i]) < 1e-6);
 }
 
-/* --- gradients ------------------------------------------------------------------------------------- */
+/* --- gradients
+ * ------------------------------------------------------------------------------------- */
 
 static void a_product(void **state) {
     (void)state;
@@ -52,7 +53,8 @@ static void shared_leaves_and_results_accumulate(void **state) {
     (void)state;
     mimic_ctx *ctx = open_ctx();
     mimic_tensor *a = leaf(ctx, 0, 3, 1), *sq = op2(ctx, "mul", a, a); /* a*a: a used twice */
-    mimic_tensor *q = op2(ctx, "mul", sq, sq), *s = op2(ctx, "add", q, sq), *s2 = op2(ctx, "add", s, sq);
+    mimic_tensor *q = op2(ctx, "mul", sq, sq), *s = op2(ctx, "add", q, sq),
+                 *s2 = op2(ctx, "add", s, sq);
     mimic_tensor *loss = sum_of(ctx, s2); /* a^4 + 2 a^2 */
     mimic_tensor_release(sq);
     mimic_tensor_release(q);
@@ -69,7 +71,8 @@ static void shared_leaves_and_results_accumulate(void **state) {
 static void shared_gradients_are_not_spoiled(void **state) {
     (void)state;
     mimic_ctx *ctx = open_ctx();
-    mimic_tensor *a = leaf(ctx, 0, 2, 1), *x = op2(ctx, "exp", a, NULL), *y = op2(ctx, "exp", a, NULL);
+    mimic_tensor *a = leaf(ctx, 0, 2, 1), *x = op2(ctx, "exp", a, NULL),
+                 *y = op2(ctx, "exp", a, NULL);
     mimic_tensor *s = op2(ctx, "add", x, y), *t = op2(ctx, "add", s, x), *u = op2(ctx, "add", t, s);
     mimic_tensor *loss = sum_of(ctx, u); /* 3x + 2y */
     ok(ctx, mimic_backward(ctx, loss));
@@ -135,7 +138,8 @@ static void a_leaf_can_be_the_loss(void **state) {
     mimic_close(ctx);
 }
 
-/* --- what cuts the tape ---------------------------------------------------------------------------- */
+/* --- what cuts the tape
+ * ---------------------------------------------------------------------------- */
 
 static void no_grad_and_detach_cut(void **state) {
     (void)state;
@@ -167,7 +171,8 @@ static void no_grad_and_detach_cut(void **state) {
 static void what_backward_refuses(void **state) {
     (void)state;
     mimic_ctx *ctx = open_ctx();
-    mimic_tensor *a = leaf(ctx, 0, 2, 1), *plain = ramp(ctx, 0, 1, 1), *x = op2(ctx, "exp", a, NULL);
+    mimic_tensor *a = leaf(ctx, 0, 2, 1), *plain = ramp(ctx, 0, 1, 1),
+                 *x = op2(ctx, "exp", a, NULL);
     assert_int_equal(mimic_backward(ctx, x), MIMIC_EINVAL);
     assert_message(ctx, "[2]");
     assert_int_equal(mimic_backward(ctx, plain), MIMIC_ESTATE);
@@ -194,12 +199,13 @@ static void a_second_backward_says_so(void **state) {
     mimic_tensor *one = op2(ctx, "sum", x, NULL), *two = op2(ctx, "sum", x, NULL);
     ok(ctx, mimic_backward(ctx, one));
     assert_int_equal(mimic_backward(ctx, one), MIMIC_ESTATE);
-    assert_message(ctx, "backward already ran through this graph (sum, train.lua:43); run the forward "
-                        "pass again");
+    assert_message(ctx,
+                   "backward already ran through this graph (sum, train.lua:43); run the forward "
+                   "pass again");
     double before[2] = {item(ctx, mimic_tensor_grad(a), 0), item(ctx, mimic_tensor_grad(a), 1)};
     assert_int_equal(mimic_backward(ctx, two), MIMIC_ESTATE); /* its trunk is gone */
     assert_message(ctx, "(exp, train.lua:42)");
-    assert_grad(ctx, a, before); /* and nothing was added */
+    assert_grad(ctx, a, before);                                         /* and nothing was added */
     mimic_tensor *y = op2(ctx, "exp", x, NULL), *three = sum_of(ctx, y); /* built on it later */
     assert_int_equal(mimic_backward(ctx, three), MIMIC_ESTATE);
     mimic_tensor *all[] = {a, x, one, two, three};
@@ -224,7 +230,8 @@ static void a_refused_backward_adds_nothing(void **state) {
     mimic_close(ctx);
 }
 
-/* --- memory ---------------------------------------------------------------------------------------- */
+/* --- memory
+ * ---------------------------------------------------------------------------------------- */
 
 static void inference_keeps_nothing(void **state) {
     (void)state;
@@ -365,7 +372,8 @@ static void long_chains_need_no_stack(void **state) {
     mimic_close(ctx);
 }
 
-/* --- errors of operators --------------------------------------------------------------------------- */
+/* --- errors of operators
+ * --------------------------------------------------------------------------- */
 
 static void operators_name_what_is_wrong(void **state) {
     (void)state;
@@ -419,7 +427,8 @@ static void check_nan_names_the_first_operator(void **state) {
     mimic_close(ctx);
 }
 
-/* --- failing memory -------------------------------------------------------------------------------- */
+/* --- failing memory
+ * -------------------------------------------------------------------------------- */
 
 /* A small network with views, saves, several uses and a loss. */
 static mimic_status forward(mimic_ctx *ctx, mimic_tensor *x, mimic_tensor *w, mimic_tensor **loss) {

@@ -15,7 +15,8 @@ static int64_t live_tensors(mimic_ctx *ctx) {
     return m.tensors;
 }
 
-/* --- geometry and values --------------------------------------------------------------------------- */
+/* --- geometry and values
+ * --------------------------------------------------------------------------- */
 
 static void dtypes_have_names(void **state) {
     (void)state;
@@ -161,7 +162,8 @@ static void views_read_in_row_major_order(void **state) {
     mimic_close(ctx);
 }
 
-/* --- lives ----------------------------------------------------------------------------------------- */
+/* --- lives
+ * ----------------------------------------------------------------------------------------- */
 
 static void references_decide_outside_scopes(void **state) {
     (void)state;
@@ -221,8 +223,10 @@ static void scopes_take_their_tensors(void **state) {
     assert_false(mimic_tensor_alive(lost));
     float data[4];
     char wanted[160];
-    snprintf(wanted, sizeof wanted, "tensor #%u (tensor, train.lua:42) was freed when its scope closed; "
-             "use s:keep(t)", mimic_tensor_id(lost));
+    snprintf(wanted, sizeof wanted,
+             "tensor #%u (tensor, train.lua:42) was freed when its scope closed; "
+             "use s:keep(t)",
+             mimic_tensor_id(lost));
     assert_int_equal(mimic_tensor_read(ctx, lost, MIMIC_F32, data, 4), MIMIC_ESTATE);
     assert_message(ctx, wanted);
     assert_int_equal(mimic_scope_keep(s, kept), MIMIC_ESTATE);
@@ -354,7 +358,8 @@ static void foreign_tensors_are_refused(void **state) {
     mimic_close(b);
 }
 
-/* --- pool ------------------------------------------------------------------------------------------ */
+/* --- pool
+ * ------------------------------------------------------------------------------------------ */
 
 static void same_calls_same_addresses(void **state) {
     (void)state;
@@ -432,7 +437,8 @@ static void the_limit_gives_a_report(void **state) {
     assert_message(ctx, wanted);
     assert_message(ctx, "train.lua:1");
     assert_message(ctx, "8.0 MiB"); /* the limit */
-    assert_true(strstr(mimic_message(ctx), "train.lua:2") < strstr(mimic_message(ctx), "train.lua:1"));
+    assert_true(strstr(mimic_message(ctx), "train.lua:2") <
+                strstr(mimic_message(ctx), "train.lua:1"));
     mimic_set_memory_limit(ctx, 0); /* and the context goes on */
     ok(ctx, try_op(ctx, "exp", big, NULL, NULL, &out));
     mimic_tensor_release(out);
