@@ -1,4 +1,4 @@
--- Heads on the features r: the classifier and the projection of Table III.
+-- Heads on the features r: the classifier and the projection of Table III. They compute in f32.
 local nn = require "mimic.nn"
 
 local heads = {}
@@ -13,9 +13,9 @@ heads.kinds = { "none", "linear", "dense" }
 function heads.classifier(dim, classes, opts)
     opts = opts or {}
     local linear = nn.Linear(dim, classes, { weight = nn.init.normal(opts.std or 2e-5) })
-    if not opts.batchnorm then return linear end
+    if not opts.batchnorm then return linear:precise() end
     local norm = nn.BatchNorm1d(dim, { affine = false, eps = 1e-6 })
-    return nn.Sequential { { "0", norm }, { "1", linear } }
+    return nn.Sequential { { "0", norm }, { "1", linear } }:precise()
 end
 
 --- Projection r [n,D] -> h [n,d], not yet normalised. dense: Linear - ReLU - Linear with hidden width D
@@ -27,12 +27,12 @@ function heads.projection(dim, opts)
     local out = opts.dim or 128
     local kind = opts.kind or "dense"
     if kind == "none" then return nn.Identity() end
-    if kind == "linear" then return nn.Linear(dim, out, { init = scheme }) end
+    if kind == "linear" then return nn.Linear(dim, out, { init = scheme }):precise() end
     if kind ~= "dense" then error(("proj.kind '%s': none, linear or dense"):format(kind), 0) end
     return nn.Sequential {
         { "0", nn.Linear(dim, dim, { init = scheme, act = "relu" }) },
         { "2", nn.Linear(dim, out, { init = scheme }) },
-    }
+    }:precise()
 end
 
 return heads

@@ -142,6 +142,13 @@ function Module:count()
     return n
 end
 
+--- Keeps this module and all below it in f32 whatever `compute` says: heads, whose cost is nothing and
+--- whose rounding a small temperature magnifies.
+function Module:precise()
+    self:each(function(module) module.always_f32 = true end)
+    return self
+end
+
 --- Chooses the dtype of activations and of tensors of rank >= 2. For bf16 trained tensors are the
 --- optimiser's shadows, whose gradient is the master's; the rest is copied once. LayerNorm gains and
 --- biases stay f32.
@@ -149,10 +156,10 @@ end
 ---@param optimizer table? optim.new{bf16 = true}, needed when something is trained
 function Module:compute(dtype, optimizer)
     assert(dtype == "f32" or dtype == "bf16", "compute: dtype is f32 or bf16")
-    self:each(function(module) module.dtype = dtype end)
+    self:each(function(module) module.dtype = module.always_f32 and "f32" or dtype end)
     for _, p in ipairs(self:named()) do
         local tensor = p.tensor
-        if dtype == "bf16" and tensor.rank >= 2 then
+        if p.module.dtype == "bf16" and tensor.rank >= 2 then
             tensor = optimizer and optimizer:shadow(p.name) or tensor:cast{ dtype = "bf16" }
         end
         p.module[p.key] = tensor

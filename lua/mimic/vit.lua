@@ -88,7 +88,11 @@ function ViT:tokens(images)
     return x + self.pos_embed
 end
 
---- The representation r of method.md: images [N,C,H,W] -> [N,D], after pooling and its norm.
+local function to_f32(x)
+    return x.dtype == "f32" and x or x:cast{ dtype = "f32" }
+end
+
+--- The representation r of method.md: images [N,C,H,W] -> [N,D] f32, after pooling and its norm.
 function ViT:features(images)
     return self:within(self.pooled, images)
 end
@@ -98,12 +102,12 @@ function ViT:pooled(images)
     local c = self.config
     if c.pool == "cls" then
         local _, y = self.norm(x, branch)
-        return y:slice{ axis = 2, start = 1, stop = 1 }:reshape{ -1, c.dim }
+        return to_f32(y:slice{ axis = 2, start = 1, stop = 1 }:reshape{ -1, c.dim })
     end
     local y
     if c.gap.norm == "before" then y = select(2, self.fc_norm(x, branch)) else y = x + branch end
     if c.cls_token and not c.gap.include_cls then y = y:slice{ axis = 2, start = 2, stop = 0 } end
-    y = y:mean{ axis = 2 }
+    y = to_f32(y):mean{ axis = 2 }
     return c.gap.norm == "before" and y or self.fc_norm(y)
 end
 
@@ -115,8 +119,7 @@ end
 
 --- Class scores of features r [N,D], f32 [N,K].
 function ViT:logits(r)
-    local y = self.head(r)
-    return y.dtype == "bf16" and y:cast{ dtype = "f32" } or y
+    return self.head(r)
 end
 
 --- A ViT with every parameter at its initial value when `seed` is given, else zeros.

@@ -47,6 +47,7 @@ check["step"] = function(g)
     g:relative("out.loss", loss, 1e-5)
     loss:backward()
     g:gradients(model, rel)
+    g:bf16(model, "out.loss", function() return (m.finetune.loss(model, views, labels, plan, config)) end)
 end
 
 return check

@@ -33,6 +33,9 @@ check["mae"] = function(g)
     g:relative("out.loss", loss, loss_rel)
     loss:backward()
     g:gradients(model, rel)
+    g:bf16(model, "out.loss", function()
+        return (model(images, noise, { mask = ratio, norm_pix = norm, on = "masked" }))
+    end)
 end
 
 check["vit"] = function(g)
@@ -52,6 +55,7 @@ check["vit"] = function(g)
     loss:backward()
     g:gradients(model, rel)
     g:scaled("grad.in.imgs", images.grad, rel)
+    g:bf16(model, "out.loss", function() return m.cross_entropy(model(images), g:tensor("in.labels")) end)
 end
 
 check["block"] = function(g)

@@ -166,6 +166,33 @@ function Golden:gradients(module, rel)
     end
 end
 
+local function cosine(a, b)
+    local ab, aa, bb = 0, 0, 0
+    for i, x in ipairs(a) do
+        ab, aa, bb = ab + x * b[i], aa + x * x, bb + b[i] * b[i]
+    end
+    return aa == bb and aa == 0 and 1 or ab / math.sqrt(aa * bb)
+end
+
+--- The same model in bf16: the loss within 2e-2, the gradient of each parameter in the same direction
+--- (cosine at least 0.999).
+---@param module nn.Module with the file's weights, whose gradients are no longer needed
+---@param name string the loss in the file
+---@param run fun(): any makes the loss
+function Golden:bf16(module, name, run)
+    local optimizer = m.optim.new(module, { kind = "adamw", bf16 = true })
+    optimizer:zero_grad()
+    module:compute("bf16", optimizer)
+    local loss = run()
+    self:relative(name, loss, 2e-2)
+    loss:backward()
+    for _, p in ipairs(module:parameters()) do
+        local reference = self:list("grad." .. p.name)
+        local c = cosine(Golden.numbers(p.tensor.grad), reference)
+        self:report("bf16 grad." .. p.name, c >= 0.999, ("cosine %.6f, at least 0.999 wanted"):format(c))
+    end
+end
+
 function Golden:finish(stem)
     if self.compared == 0 then self:report(stem, false, "nothing was compared") end
     print(("%s: %d tensors compared, %d failed"):format(stem, self.compared, self.failed))
