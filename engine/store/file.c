@@ -35,7 +35,7 @@ mimic_status mimic_outfile_open(mimic_ctx *ctx, const char *path, mimic_outfile 
         o->temp = NULL;
         return io_error(ctx, path, "write", error);
     }
-    SHA256Init(&o->sha);
+    mimic_hash_init(&o->sha);
     return MIMIC_OK;
 }
 
@@ -49,7 +49,7 @@ mimic_status mimic_outfile_write(mimic_outfile *o, const void *data, size_t size
             continue;
         if (n <= 0)
             return io_error(o->ctx, o->path, "write", n < 0 ? errno : EIO);
-        SHA256Update(&o->sha, p, (size_t)n);
+        mimic_hash_update(&o->sha, p, (size_t)n);
         p += n;
         size -= (size_t)n;
         o->bytes += n;
@@ -69,7 +69,7 @@ mimic_status mimic_outfile_commit(mimic_outfile *o, uint8_t sha256[32]) {
         return io_error(o->ctx, o->path, "replace", errno);
     mimic_free(o->ctx, o->temp);
     o->temp = NULL;
-    SHA256Final(hash, &o->sha);
+    mimic_hash_final(&o->sha, hash);
     if (sha256)
         memcpy(sha256, hash, 32);
     return mimic_sync_folder(o->ctx, o->path);

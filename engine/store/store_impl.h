@@ -8,6 +8,18 @@
 #include "core/ctx.h"
 #include "mimic/store.h"
 
+typedef struct mimic_hash {
+    SHA2_CTX md;
+    bool fast; /* this processor does blocks itself */
+} mimic_hash;
+
+void mimic_hash_init(mimic_hash *h);
+void mimic_hash_update(mimic_hash *h, const void *data, size_t size);
+void mimic_hash_final(mimic_hash *h, uint8_t out[32]);
+bool mimic_sha256_fast(void);
+/* Only where mimic_sha256_fast. */
+void mimic_sha256_blocks(uint32_t state[8], const uint8_t *data, size_t blocks);
+
 /* A file that appears under its name complete and durable, or not at all: written beside it under a
  * temporary name and hashed on the way. After open, exactly one of commit and abort is called; a
  * failed write or commit leaves nothing behind and an old file of that name untouched, but still
@@ -18,7 +30,7 @@ typedef struct mimic_outfile {
     char *temp;
     int fd;
     int64_t bytes;
-    SHA2_CTX sha;
+    mimic_hash sha;
 } mimic_outfile;
 
 mimic_status mimic_outfile_open(mimic_ctx *ctx, const char *path, mimic_outfile *o);
