@@ -1,14 +1,18 @@
-/* The context's compute threads. A job is n chunks claimed from one atomic counter; the caller works too.
- * Workers spin for a short while after a job, because the next one mostly follows at once, then sleep. */
+/* The context's compute threads. A job is n chunks claimed from one atomic counter; the caller
+ * works too, and waits only for workers that came in, so a worker the system has not woken yet
+ * delays nobody. Workers spin for a short while after a job, because the next one mostly follows at
+ * once, then sleep. */
 #define _GNU_SOURCE /* sched_getaffinity */
 #include <pthread.h>
 #include <sched.h>
+#include <signal.h>
 #include <stdatomic.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include "core/ctx.h"
 
-enum { SPIN = 4000, MAX_THREADS = 256 };
+enum { SPIN = 4000, MAX_THREADS = 256, OPEN = 1 << 30 };
 
 typedef struct worker {
     mimic_threads_pool *pool;
@@ -18,18 +22,20 @@ typedef struct worker {
 
 struct mimic_threads_pool {
     int threads; /* the caller included */
-    worker *workers;
     pthread_mutex_t lock;
     pthread_cond_t wake;
-    _Atomic uint64_t job;     /* number of the current job; changes start the workers */
-    _Atomic int64_t next;     /* next chunk to claim */
-    _Atomic int running;      /* workers that have not finished the current job */
-    _Atomic int sleeping;
-    _Atomic bool stop;
+    bool stop; /* under lock */
     bool busy; /* inside mimic_parallel: nested calls run serially */
-    int64_t n;
+    /* the job: these stay as they are while `inside` is not 0 */
+    int64_t n, grain;
     void (*fn)(void *arg, int64_t i, int worker);
     void *arg;
+    /* on cache lines of their own */
+    _Alignas(64) _Atomic int64_t next; /* first chunk that nobody claimed */
+    _Alignas(64) _Atomic int inside;   /* workers in the job; OPEN: more may come in */
+    _Alignas(64) _Atomic uint64_t job; /* number of the current job; changes start the workers */
+    _Atomic int sleeping;
+    worker workers[];
 };
 
 /* Set in every thread the engine starts: there the context's message must not be touched. */
@@ -47,59 +53,83 @@ bool mimic_on_own_thread(const mimic_ctx *ctx) {
 static inline void pause_cpu(void) {
 #if defined(__x86_64__)
     __builtin_ia32_pause();
+#elif defined(__aarch64__)
+    __asm__ __volatile__("yield");
 #endif
 }
 
 static void work(mimic_threads_pool *p, int index) {
-    for (int64_t i; (i = atomic_fetch_add_explicit(&p->next, 1, memory_order_relaxed)) < p->n;)
-        p->fn(p->arg, i, index);
+    const int64_t n = p->n, grain = p->grain;
+    for (;;) {
+        int64_t from = atomic_fetch_add_explicit(&p->next, grain, memory_order_relaxed);
+        int64_t to = from + grain < n ? from + grain : n;
+        if (from >= n)
+            return;
+        for (int64_t i = from; i < to; i++)
+            p->fn(p->arg, i, index);
+    }
 }
 
-/* Waits until the job number differs from `seen`: spins, then sleeps. */
-static uint64_t wait_job(mimic_threads_pool *p, uint64_t seen) {
-    for (int i = 0; i < SPIN; i++) {
-        uint64_t job = atomic_load_explicit(&p->job, memory_order_acquire);
-        if (job != seen)
-            return job;
+/* Takes part in the current job, unless that is over. */
+static void join_job(mimic_threads_pool *p, int index) {
+    int inside = atomic_load_explicit(&p->inside, memory_order_relaxed);
+    while (inside & OPEN)
+        if (atomic_compare_exchange_weak_explicit(&p->inside, &inside, inside + 1,
+                                                  memory_order_acquire, memory_order_relaxed)) {
+            work(p, index);
+            atomic_fetch_sub_explicit(&p->inside, 1, memory_order_release);
+            return;
+        }
+}
+
+/* Waits until the job number differs from *seen, which it becomes: spins, then sleeps. False at the
+ * end. */
+static bool wait_job(mimic_threads_pool *p, uint64_t *seen) {
+    uint64_t job = *seen;
+    for (int i = 0; i < SPIN && job == *seen; i++) {
+        job = atomic_load_explicit(&p->job, memory_order_acquire);
         pause_cpu();
     }
-    pthread_mutex_lock(&p->lock);
-    atomic_fetch_add(&p->sleeping, 1);
-    uint64_t job;
-    while ((job = atomic_load(&p->job)) == seen)
-        pthread_cond_wait(&p->wake, &p->lock);
-    atomic_fetch_sub(&p->sleeping, 1);
-    pthread_mutex_unlock(&p->lock);
-    return job;
+    bool go = true;
+    if (job == *seen) {
+        pthread_mutex_lock(&p->lock);
+        atomic_fetch_add(&p->sleeping, 1);
+        while (!p->stop && (job = atomic_load(&p->job)) == *seen)
+            pthread_cond_wait(&p->wake, &p->lock);
+        atomic_fetch_sub(&p->sleeping, 1);
+        go = !p->stop;
+        pthread_mutex_unlock(&p->lock);
+    }
+    *seen = job;
+    return go;
 }
 
 static void *worker_main(void *arg) {
     worker *w = arg;
-    mimic_threads_pool *p = w->pool;
-    uint64_t seen = 0;
     mimic_mark_worker_thread();
-    for (;;) {
-        seen = wait_job(p, seen);
-        if (atomic_load(&p->stop))
-            return NULL;
-        work(p, w->index);
-        atomic_fetch_sub_explicit(&p->running, 1, memory_order_release);
-    }
+    for (uint64_t seen = 0; wait_job(w->pool, &seen);)
+        join_job(w->pool, w->index);
+    return NULL;
 }
 
-static void start_job(mimic_threads_pool *p) {
-    atomic_fetch_add(&p->job, 1);
-    if (atomic_load(&p->sleeping) > 0) {
-        pthread_mutex_lock(&p->lock);
+/* Wakes sleepers for n - 1 chunks: the caller takes one itself. */
+static void wake(mimic_threads_pool *p, int64_t n) {
+    int sleeping = atomic_load(&p->sleeping);
+    if (sleeping == 0)
+        return;
+    pthread_mutex_lock(&p->lock);
+    if (n > sleeping)
         pthread_cond_broadcast(&p->wake);
-        pthread_mutex_unlock(&p->lock);
-    }
+    else
+        for (int64_t i = 1; i < n; i++)
+            pthread_cond_signal(&p->wake);
+    pthread_mutex_unlock(&p->lock);
 }
 
 void mimic_parallel(mimic_ctx *ctx, int64_t n, void (*fn)(void *arg, int64_t i, int worker),
                     void *arg) {
     mimic_threads_pool *p = ctx->threads;
-    if (n <= 1 || p->threads == 1 || p->busy || !mimic_on_own_thread(ctx)) {
+    if (n <= 1 || p->threads == 1 || worker_thread || p->busy) {
         for (int64_t i = 0; i < n; i++)
             fn(arg, i, 0);
         return;
@@ -108,12 +138,15 @@ void mimic_parallel(mimic_ctx *ctx, int64_t n, void (*fn)(void *arg, int64_t i, 
     p->fn = fn;
     p->arg = arg;
     p->n = n;
+    p->grain = 1 + n / (32 * (int64_t)p->threads);
     atomic_store_explicit(&p->next, 0, memory_order_relaxed);
-    atomic_store_explicit(&p->running, p->threads - 1, memory_order_relaxed);
-    start_job(p);
+    atomic_store_explicit(&p->inside, OPEN, memory_order_release);
+    atomic_fetch_add(&p->job, 1);
+    wake(p, n);
     work(p, 0);
-    for (int spins = 0; atomic_load_explicit(&p->running, memory_order_acquire) > 0; spins++) {
-        if (spins < SPIN)
+    atomic_fetch_and(&p->inside, ~OPEN);
+    for (int i = 0; atomic_load_explicit(&p->inside, memory_order_acquire) > 0; i++) {
+        if (i < SPIN)
             pause_cpu();
         else
             sched_yield();
@@ -121,22 +154,20 @@ void mimic_parallel(mimic_ctx *ctx, int64_t n, void (*fn)(void *arg, int64_t i, 
     p->busy = false;
 }
 
-static void join(mimic_threads_pool *p, int started) {
-    atomic_store(&p->stop, true);
-    start_job(p);
-    for (int i = 0; i < started; i++)
-        pthread_join(p->workers[i].thread, NULL);
-}
-
 void mimic_threads_close(mimic_ctx *ctx) {
     mimic_threads_pool *p = ctx->threads;
     if (!p)
         return;
-    join(p, p->threads - 1);
+    pthread_mutex_lock(&p->lock);
+    p->stop = true;
+    atomic_fetch_add(&p->job, 1); /* ends spinning; the next wait sees `stop` under the lock */
+    pthread_cond_broadcast(&p->wake);
+    pthread_mutex_unlock(&p->lock);
+    for (int i = 0; i + 1 < p->threads; i++)
+        pthread_join(p->workers[i].thread, NULL);
     pthread_mutex_destroy(&p->lock);
     pthread_cond_destroy(&p->wake);
-    mimic_free(ctx, p->workers);
-    mimic_free(ctx, p);
+    mimic_free_raw(ctx, p);
     ctx->threads = NULL;
 }
 
@@ -148,34 +179,41 @@ static int default_threads(void) {
     return sched_getaffinity(0, sizeof set, &set) == 0 ? CPU_COUNT(&set) : 1;
 }
 
+/* Starts the workers with all signals blocked, so that the host's handlers run on the host's
+ * threads. */
+static bool start_workers(mimic_threads_pool *p, int threads) {
+    sigset_t all, old;
+    int failed = 0;
+    sigfillset(&all);
+    pthread_sigmask(SIG_SETMASK, &all, &old);
+    for (p->threads = 1; p->threads < threads && !failed; p->threads += !failed) {
+        worker *w = &p->workers[p->threads - 1];
+        *w = (worker){.pool = p, .index = p->threads};
+        failed = pthread_create(&w->thread, NULL, worker_main, w);
+    }
+    pthread_sigmask(SIG_SETMASK, &old, NULL);
+    return !failed;
+}
+
 mimic_status mimic_threads_init(mimic_ctx *ctx, int threads) {
     if (threads <= 0)
         threads = default_threads();
     if (threads > MAX_THREADS)
         threads = MAX_THREADS;
-    mimic_threads_pool *p = mimic_calloc(ctx, sizeof *p);
+    size_t bytes = sizeof(mimic_threads_pool) + (size_t)(threads - 1) * sizeof(worker);
+    mimic_threads_pool *p = mimic_alloc_raw(ctx, bytes);
     if (!p)
-        return MIMIC_ENOMEM;
-    p->workers = mimic_calloc(ctx, (size_t)threads * sizeof *p->workers);
-    if (!p->workers) {
-        mimic_free(ctx, p);
-        return MIMIC_ENOMEM;
-    }
+        return mimic_fail(ctx, MIMIC_ENOMEM, "out of memory: no room for %d threads", threads);
+    memset(p, 0, bytes);
     pthread_mutex_init(&p->lock, NULL);
     pthread_cond_init(&p->wake, NULL);
-    p->threads = threads;
-    for (int i = 0; i + 1 < threads; i++) {
-        p->workers[i] = (worker){.pool = p, .index = i + 1};
-        if (pthread_create(&p->workers[i].thread, NULL, worker_main, &p->workers[i]) != 0) {
-            p->threads = i + 1;
-            ctx->threads = p;
-            mimic_threads_close(ctx);
-            return mimic_fail(ctx, MIMIC_ENOMEM, "cannot start compute thread %d of %d", i + 2,
-                              threads);
-        }
-    }
     ctx->threads = p;
-    return MIMIC_OK;
+    if (start_workers(p, threads))
+        return MIMIC_OK;
+    int started = p->threads;
+    mimic_threads_close(ctx);
+    return mimic_fail(ctx, MIMIC_ENOMEM, "cannot start compute thread %d of %d", started + 1,
+                      threads);
 }
 
 int mimic_threads(const mimic_ctx *ctx) {
@@ -188,14 +226,11 @@ mimic_status mimic_set_threads(mimic_ctx *ctx, int threads) {
         return mimic_fail(ctx, MIMIC_EINVAL, "threads: %d is not at least 1", threads);
     if (threads == old->threads)
         return MIMIC_OK;
-    ctx->threads = NULL;
     mimic_status st = mimic_threads_init(ctx, threads);
-    if (st) {
-        ctx->threads = old;
-        return st;
-    }
     mimic_threads_pool *fresh = ctx->threads;
     ctx->threads = old;
+    if (st)
+        return st;
     mimic_threads_close(ctx);
     ctx->threads = fresh;
     return MIMIC_OK;
