@@ -9,7 +9,7 @@
 
 #include "embedded.h"
 
-static const char module_key; /* its address names the module in the registry */
+static const char module_key, binding_key; /* their addresses are names in the registry */
 
 mimicl *mimicl_self(lua_State *L) {
     mimicl *b = lua_touserdata(L, lua_upvalueindex(1));
@@ -246,6 +246,8 @@ static void build_module(lua_State *L, mimicl *b, mimic_ctx *ctx) {
     lua_pushliteral(L, MIMIC_VERSION);
     lua_setfield(L, -2, "version");
 
+    lua_pushvalue(L, at);
+    lua_rawsetp(L, LUA_REGISTRYINDEX, &binding_key);
     lua_pushvalue(L, -1);
     lua_rawsetp(L, LUA_REGISTRYINDEX, &module_key);
     luaL_getsubtable(L, LUA_REGISTRYINDEX, LUA_LOADED_TABLE); /* init.lua's modules require it */
@@ -258,16 +260,13 @@ static void build_module(lua_State *L, mimicl *b, mimic_ctx *ctx) {
 
 /* Pushes the registered module when its binding has this context (any, when NULL). */
 static bool push_existing(lua_State *L, const mimic_ctx *ctx) {
-    if (lua_rawgetp(L, LUA_REGISTRYINDEX, &module_key) == LUA_TTABLE) {
-        lua_getfield(L, -1, "scope");
-        lua_getupvalue(L, -1, 1);
-        const mimicl *b = lua_touserdata(L, -1);
-        lua_pop(L, 2);
-        if (b && b->ctx && (!ctx || b->ctx == ctx))
-            return true;
-    }
+    lua_rawgetp(L, LUA_REGISTRYINDEX, &binding_key);
+    const mimicl *b = lua_touserdata(L, -1);
     lua_pop(L, 1);
-    return false;
+    if (!b || !b->ctx || (ctx && b->ctx != ctx))
+        return false;
+    lua_rawgetp(L, LUA_REGISTRYINDEX, &module_key);
+    return true;
 }
 
 int mimicl_push(lua_State *L, mimic_ctx *ctx, bool own) {

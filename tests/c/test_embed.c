@@ -209,6 +209,78 @@ static void no_allocation_is_left(void **state) {
     mimic_close(ctx);
 }
 
+/* An allocator for Lua that refuses everything after `left` calls. */
+static void *failing_alloc(void *user, void *p, size_t old_size, size_t size) {
+    int *left = user;
+    (void)old_size;
+    if (size == 0) {
+        free(p);
+        return NULL;
+    }
+    if (size > old_size || !p) {
+        if (*left == 0)
+            return NULL;
+        --*left;
+    }
+    return realloc(p, size);
+}
+
+static int open_and_run(lua_State *L) {
+    static const char script[] =
+        "local w = m.ones({ 4, 4 }):requires_grad_()\n"
+        "local o = m.optimizer { params = { { tensor = w } } }\n"
+        "m.step(function() local l = w:matmul(w):sum() l:backward() o:step(0.1) return l end)\n"
+        "local img = m.image.decode(m.image.synth('face', 1, 2, 3, 32):jpeg(90))\n"
+        "m.image.transform(img, { size = 8, flip = 0.5 })\n"
+        "m.safetensors.save(file, { { 'w', w } }, { a = 'b' })\n"
+        "local f <close> = m.safetensors.open(file)\n"
+        "w:copy_(f:load 'w')\n"
+        "local db <close> = m.db.open(data, { write = true })\n"
+        "db:tx(function() return db:rows('SELECT 1 AS one, ? AS two', m.db.hex 'ff') end)\n"
+        "assert(#m.ops() > 0 and not pcall(w.matmul, w) and m.sys.read_file(file))\n";
+    mimic_lua_push(L, lua_touserdata(L, 1));
+    lua_setglobal(L, "m");
+    lua_pushstring(L, path_of("small.safetensors"));
+    lua_setglobal(L, "file");
+    lua_pushstring(L, path_of("small.db"));
+    lua_setglobal(L, "data");
+    if (luaL_loadstring(L, script) != LUA_OK)
+        return lua_error(L);
+    lua_call(L, 0, 0);
+    lua_pushboolean(L, 1);
+    return 1;
+}
+
+/* Whichever allocation of Lua fails: nothing of the engine is lost, no scope stays open. */
+static void lua_without_memory(void **state) {
+    (void)state;
+    mimic_ctx *ctx = open_context();
+    int64_t live = -1;
+    bool done = false;
+    for (int n = 0; !done; n++) { /* the first time all goes well */
+        int left = -1;
+        lua_State *L = lua_newstate(failing_alloc, &left);
+        assert_non_null(L);
+        luaL_requiref(L, LUA_GNAME, luaopen_base, 1);
+        left = n == 0 ? -1 : n;
+        lua_pop(L, 1);
+        lua_pushcfunction(L, open_and_run);
+        lua_pushlightuserdata(L, ctx);
+        int rc = lua_pcall(L, 1, 1, 0);
+        if (n == 0 && rc != LUA_OK)
+            fail_msg("%s", lua_tostring(L, -1));
+        done = n > 0 && rc == LUA_OK;
+        left = -1;
+        lua_close(L);
+        if (n == 0)
+            live = mimic_alloc_live(ctx);
+        else if (mimic_alloc_live(ctx) > live || mimic_scope_depth(ctx) || mimic_name_depth(ctx))
+            fail_msg("allocation %d of Lua failed: %d blocks more alive, scope depth %d", n,
+                     (int)(mimic_alloc_live(ctx) - live), mimic_scope_depth(ctx));
+    }
+    mimic_close(ctx);
+}
+
 static int make_folder(void **state) {
     (void)state;
     return mkdtemp(folder) ? 0 : -1;
@@ -227,6 +299,7 @@ int main(void) {
                                        cmocka_unit_test(script_and_database),
                                        cmocka_unit_test(script_failures),
                                        cmocka_unit_test(two_contexts_are_independent),
-                                       cmocka_unit_test(no_allocation_is_left)};
+                                       cmocka_unit_test(no_allocation_is_left),
+                                       cmocka_unit_test(lua_without_memory)};
     return cmocka_run_group_tests(tests, make_folder, remove_folder);
 }
