@@ -29,24 +29,45 @@ static int64_t NAME(row_argmax)(const T *x, int64_t n) {
     return best;
 }
 
-static void NAME(max_rows)(const max_job *j, int64_t first, int64_t end) {
-    for (int64_t r = first; r < end; r++) {
-        int64_t o = r / j->inner, k = r % j->inner, best = 0;
-        const T *x = (const T *)j->x + o * j->len * j->inner + k;
-        if (j->inner == 1) {
-            best = NAME(row_argmax)(x, j->len);
-        } else {
-            REAL m = GET(x[0]);
-            for (int64_t i = 1; i < j->len && m == m; i++)
-                if (!(GET(x[i * j->inner]) <= m)) {
-                    m = GET(x[i * j->inner]);
-                    best = i;
-                }
+/* Results first..end-1 of outer index o when the axis is not the last: columns side by side. */
+static void NAME(max_columns)(const max_job *j, int64_t o, int64_t first, int64_t end) {
+    const T *x = (const T *)j->x + o * j->len * j->inner + first;
+    REAL top[COLUMNS];
+    int32_t at[COLUMNS] = {0};
+    int64_t n = end - first, r = o * j->inner + first;
+    for (int64_t k = 0; k < n; k++)
+        top[k] = GET(x[k]);
+    for (int64_t i = 1; i < j->len; i++)
+        for (int64_t k = 0; k < n; k++) {
+            REAL a = GET(x[i * j->inner + k]);
+            bool more = top[k] == top[k] && !(a <= top[k]);
+            top[k] = more ? a : top[k];
+            at[k] = more ? (int32_t)i : at[k];
         }
+    for (int64_t k = 0; k < n; k++) {
+        ((T *)j->y)[r + k] = x[at[k] * j->inner + k];
+        if (j->index)
+            j->index[r + k] = at[k];
+    }
+}
+
+static void NAME(max_results)(const max_job *j, int64_t first, int64_t end) {
+    for (int64_t r = first; r < end;) {
+        if (j->inner > 1) {
+            int64_t o = r / j->inner, k = r % j->inner, stop = k + COLUMNS;
+            stop = stop < j->inner ? stop : j->inner;
+            stop = stop - k < end - r ? stop : k + end - r;
+            NAME(max_columns)(j, o, k, stop);
+            r += stop - k;
+            continue;
+        }
+        const T *x = (const T *)j->x + r * j->len;
+        int64_t best = NAME(row_argmax)(x, j->len);
         if (j->y)
-            ((T *)j->y)[r] = x[best * j->inner];
+            ((T *)j->y)[r] = x[best];
         if (j->index)
             j->index[r] = (int32_t)best;
+        r++;
     }
 }
 
@@ -62,6 +83,8 @@ static void NAME(max_scatter)(const max_job *j) {
 #include "backend/cpu/chunks.h"
 #include "backend/cpu/kernel.h"
 
+enum { COLUMNS = 64 };
+
 typedef struct max_job {
     mimic_dtype dtype;
     const void *x;  /* [outer,len,inner]; max_bwd: dy [outer,inner] */
@@ -76,7 +99,7 @@ typedef struct max_job {
 static void max_chunk(void *arg, int64_t i, int worker) {
     const max_job *j = arg;
     (void)worker;
-    BY_FLOAT(j->dtype, max_rows)(j, i * j->per, chunk_end(i, j->per, j->outer * j->inner));
+    BY_FLOAT(j->dtype, max_results)(j, i * j->per, chunk_end(i, j->per, j->outer * j->inner));
 }
 
 static void geometry(max_job *j, int rank, const int64_t *shape, int64_t axis) {

@@ -2,24 +2,31 @@
  * sums of scatter_rows are in the order of its rows, in the compute type. */
 #ifdef T
 
-/* Columns first..end-1 of batch entry b. acc: [rows, width] in the compute type. */
+/* Columns first..end-1 of batch entry b. bf16 is summed in acc, [rows, width] in the compute type.
+ */
 static void NAME(scatter_block)(const rows_job *j, int64_t b, int64_t first, int64_t end,
-                                void *acc_) {
-    const T *y = (const T *)j->x + b * j->m * j->inner;
-    T *x = (T *)j->y + b * j->n * j->inner;
+                                void *acc) {
+    const T *y = (const T *)j->x + b * j->m * j->inner + first;
+    T *x = (T *)j->y + b * j->n * j->inner + first;
     const int32_t *index = j->index + b * j->m;
     int64_t width = end - first;
-    REAL *acc = acc_;
-    memset(acc, 0, (size_t)(j->n * width) * sizeof *acc);
+    bool direct = sizeof(T) == sizeof(REAL);
+    REAL *sum = direct ? (REAL *)(void *)x : acc;
+    int64_t step = direct ? j->inner : width;
+    for (int64_t n = 0; n < j->n; n++)
+        memset(sum + n * step, 0, (size_t)width * sizeof *sum);
     for (int64_t m = 0; m < j->m; m++) {
-        const T *row = y + m * j->inner + first;
-        REAL *to = acc + index[m] * width;
-        for (int64_t i = 0; i < width; i++)
+        const T *row = y + m * j->inner;
+        REAL *to = sum + index[m] * step;
+        int64_t i = 0;
+        for (; i + W <= width; i += W)
+            RSTORE(to + i, RLOAD(to + i) + LOAD(row + i));
+        for (; i < width; i++)
             to[i] += GET(row[i]);
     }
-    for (int64_t n = 0; n < j->n; n++)
+    for (int64_t n = 0; !direct && n < j->n; n++)
         for (int64_t i = 0; i < width; i++)
-            x[n * j->inner + first + i] = PUT(acc[n * width + i]);
+            x[n * j->inner + i] = PUT(sum[n * width + i]);
 }
 
 #else
@@ -102,7 +109,8 @@ static void scatter_chunk(void *arg, int64_t i, int worker) {
         int64_t first = r % j->blocks * SCATTER_COLUMNS;
         int64_t last = first + SCATTER_COLUMNS < j->inner ? first + SCATTER_COLUMNS : j->inner;
         BY_FLOAT(j->dtype, scatter_block)
-        (j, r / j->blocks, first, last, j->scratch + (size_t)worker * j->scratch_bytes);
+        (j, r / j->blocks, first, last,
+         j->scratch ? j->scratch + (size_t)worker * j->scratch_bytes : NULL);
     }
 }
 
@@ -113,18 +121,21 @@ mimic_status KERNEL(scatter_rows)(mimic_call *c) {
     if (s != MIMIC_OK || mimic_numel(c->out[0]) == 0)
         return s;
     int64_t width = j.inner < SCATTER_COLUMNS ? j.inner : SCATTER_COLUMNS;
-    void *scratch;
+    void *scratch = NULL;
+    size_t bytes = 0;
     j.blocks = chunk_count(j.inner, SCATTER_COLUMNS);
-    j.scratch_bytes =
-        ((size_t)(j.n * width) * mimic_dtype_size(mimic_accum_dtype(j.dtype)) + 63) / 64 * 64;
-    size_t bytes = j.scratch_bytes * (size_t)mimic_threads(c->ctx);
-    s = mimic_pool_get(c->ctx, bytes, &scratch);
-    if (s != MIMIC_OK)
-        return s;
-    j.scratch = scratch;
+    if (j.dtype == MIMIC_BF16) {
+        j.scratch_bytes = ((size_t)(j.n * width) * sizeof(float) + 63) / 64 * 64;
+        bytes = j.scratch_bytes * (size_t)mimic_threads(c->ctx);
+        s = mimic_pool_get(c->ctx, bytes, &scratch);
+        if (s != MIMIC_OK)
+            return s;
+        j.scratch = scratch;
+    }
     j.per = chunk_rows(j.batch * j.blocks, (j.n + j.m) * width);
     mimic_parallel(c->ctx, chunk_count(j.batch * j.blocks, j.per), scatter_chunk, &j);
-    mimic_pool_put(c->ctx, scratch, bytes);
+    if (scratch)
+        mimic_pool_put(c->ctx, scratch, bytes);
     return MIMIC_OK;
 }
 
