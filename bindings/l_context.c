@@ -129,8 +129,7 @@ static int interrupted(lua_State *L) {
     return 1;
 }
 
-/* --- random numbers
- * ------------------------------------------------------------------------------- */
+/* --- random numbers ----------------------------------------------------------------- */
 
 mimic_rng *mimicl_rng(lua_State *L, int arg) {
     return mimicl_check(L, arg, MIMICL_RNG);

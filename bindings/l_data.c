@@ -134,8 +134,7 @@ static int data_index(lua_State *L) {
     return 1;
 }
 
-/* --- loaders
- * -------------------------------------------------------------------------------------- */
+/* --- loaders ------------------------------------------------------------------------ */
 
 static mimic_loader *loader(lua_State *L, int arg) {
     loader_box *box = mimicl_check(L, arg, MIMICL_LOADER);
@@ -152,13 +151,13 @@ static int loader_new(lua_State *L) {
                    "transform");
     int64_t cache = mimicl_integer(L, 2, "cache", 0);
     mimic_loader_config cfg = {
-        .batch = (int)mimicl_integer(L, 2, "batch", 1),
-        .views = (int)mimicl_integer(L, 2, "views", 1),
+        .batch = mimicl_int(L, 2, "batch", 1),
+        .views = mimicl_int(L, 2, "views", 1),
         .shuffle = mimicl_boolean(L, 2, "shuffle", false),
         .balanced = mimicl_boolean(L, 2, "balanced", false),
         .drop_last = mimicl_boolean(L, 2, "drop_last", false),
-        .workers = (int)mimicl_integer(L, 2, "workers", 0),
-        .ahead = (int)mimicl_integer(L, 2, "ahead", 0),
+        .workers = mimicl_int(L, 2, "workers", 0),
+        .ahead = mimicl_int(L, 2, "ahead", 0),
         .seed = (uint64_t)mimicl_integer(L, 2, "seed", (int64_t)mimic_get_seed(b->ctx)),
         .skip_damaged = mimicl_boolean(L, 2, "skip_damaged", false),
         .cache_bytes = cache > 0 ? (size_t)cache : 0,
@@ -247,8 +246,7 @@ static int loader_index(lua_State *L) {
     return 1;
 }
 
-/* --- synthetic sets
- * ------------------------------------------------------------------------------- */
+/* --- synthetic sets ----------------------------------------------------------------- */
 
 typedef struct synth_call {
     lua_State *L;
@@ -274,11 +272,11 @@ static int data_synth(lua_State *L) {
     mimic_synth_config cfg = {
         .dir = mimicl_text(L, 1, "dir", NULL),
         .seed = (uint64_t)mimicl_integer(L, 1, "seed", 0),
-        .general_train = (int)mimicl_integer(L, 1, "general_train", 0),
-        .general_val = (int)mimicl_integer(L, 1, "general_val", 0),
-        .faces_train = (int)mimicl_integer(L, 1, "faces_train", 0),
-        .faces_test = (int)mimicl_integer(L, 1, "faces_test", 0),
-        .size = (int)mimicl_integer(L, 1, "size", 0),
+        .general_train = mimicl_int(L, 1, "general_train", 0),
+        .general_val = mimicl_int(L, 1, "general_val", 0),
+        .faces_train = mimicl_int(L, 1, "faces_train", 0),
+        .faces_test = mimicl_int(L, 1, "faces_test", 0),
+        .size = mimicl_int(L, 1, "size", 0),
         .user = &call,
     };
     if (!cfg.dir)

@@ -52,8 +52,7 @@ static int db_close(lua_State *L) {
     return 0;
 }
 
-/* --- values
- * --------------------------------------------------------------------------------------- */
+/* --- values ------------------------------------------------------------------------- */
 
 /* The value at arg; texts stay owned by the stack. */
 static mimic_value bind_value(lua_State *L, int arg) {
@@ -143,8 +142,7 @@ static int db_hex(lua_State *L) {
     return 1;
 }
 
-/* --- statements
- * ----------------------------------------------------------------------------------- */
+/* --- statements --------------------------------------------------------------------- */
 
 typedef struct query {
     lua_State *L;
@@ -249,8 +247,7 @@ static int db_each(lua_State *L) {
     return 1;
 }
 
-/* --- transactions
- * --------------------------------------------------------------------------------- */
+/* --- transactions ------------------------------------------------------------------- */
 
 static int db_begin(lua_State *L) {
     mimicl *b = mimicl_self(L);
@@ -313,8 +310,7 @@ static int db_tx(lua_State *L) {
     return tx_done(L, LUA_OK, 0);
 }
 
-/* --- metrics, blobs
- * ------------------------------------------------------------------------------- */
+/* --- metrics, blobs ----------------------------------------------------------------- */
 
 static int db_log(lua_State *L) {
     mimicl *b = mimicl_self(L);

@@ -31,16 +31,7 @@ mimic_filter mimicl_filter(lua_State *L, int t, const char *who) {
     return k == 1 ? MIMIC_BICUBIC : MIMIC_BILINEAR;
 }
 
-/* An option that must fit an int. */
-static int small(lua_State *L, int t, const char *key, int64_t def) {
-    int64_t v = mimicl_integer(L, t, key, def);
-    if (v < INT32_MIN || v > INT32_MAX)
-        mimicl_error(L, MIMIC_EINVAL, "option %s: %lld is out of range", key, (long long)v);
-    return (int)v;
-}
-
-/* --- making
- * --------------------------------------------------------------------------------------- */
+/* --- making ------------------------------------------------------------------------- */
 
 static int image_read(lua_State *L) {
     const char *path = luaL_checkstring(L, 1);
@@ -95,8 +86,7 @@ static int image_synth(lua_State *L) {
     return 1;
 }
 
-/* --- methods
- * -------------------------------------------------------------------------------------- */
+/* --- methods ------------------------------------------------------------------------ */
 
 static int image_mean(lua_State *L) {
     const mimic_image *img = image(L, 1);
@@ -113,10 +103,10 @@ static int image_mean(lua_State *L) {
 static int image_resize(lua_State *L) {
     const mimic_image *src = image(L, 1);
     mimicl_options(L, 2, "resize", "left|top|w|h|out_w|out_h|filter");
-    int left = small(L, 2, "left", 0), top = small(L, 2, "top", 0);
-    int w = small(L, 2, "w", (int64_t)src->width - left);
-    int h = small(L, 2, "h", (int64_t)src->height - top);
-    int out_w = small(L, 2, "out_w", w), out_h = small(L, 2, "out_h", h);
+    int left = mimicl_int(L, 2, "left", 0), top = mimicl_int(L, 2, "top", 0);
+    int w = mimicl_int(L, 2, "w", (int64_t)src->width - left);
+    int h = mimicl_int(L, 2, "h", (int64_t)src->height - top);
+    int out_w = mimicl_int(L, 2, "out_w", w), out_h = mimicl_int(L, 2, "out_h", h);
     mimic_filter filter = mimicl_filter(L, 2, "resize");
     mimic_err err = {""};
     mimic_image *img = mimicl_new_image(L);
@@ -217,8 +207,7 @@ static int image_gc(lua_State *L) {
     return 0;
 }
 
-/* --- transform programs
- * --------------------------------------------------------------------------- */
+/* --- transform programs ------------------------------------------------------------- */
 
 static double probability(lua_State *L, int t, const char *key) {
     lua_getfield(L, t, key); /* flip = true reads as 0.5 */
@@ -236,10 +225,10 @@ void mimicl_transform(lua_State *L, int t, mimic_transform *out) {
         "size|pre_resize|crop|resize_short|scale|ratio|filter|flip|jitter|jitter_p|grey_p|"
         "blur_p|blur_sigma|solarize_p|randaugment|erase_p|mean|std");
     memset(out, 0, sizeof *out);
-    out->size = small(L, t, "size", 0);
-    out->pre_resize = small(L, t, "pre_resize", 0);
+    out->size = mimicl_int(L, t, "size", 0);
+    out->pre_resize = mimicl_int(L, t, "pre_resize", 0);
     out->crop = mimicl_boolean(L, t, "crop", false);
-    out->resize_short = small(L, t, "resize_short", 0);
+    out->resize_short = mimicl_int(L, t, "resize_short", 0);
     mimicl_numbers(L, t, "scale", 2, out->scale);
     mimicl_numbers(L, t, "ratio", 2, out->ratio);
     out->filter = mimicl_filter(L, t, who);
@@ -252,7 +241,7 @@ void mimicl_transform(lua_State *L, int t, mimic_transform *out) {
     out->solarize_p = mimicl_number(L, t, "solarize_p", 0);
     if (lua_getfield(L, t, "randaugment") == LUA_TTABLE) {
         mimicl_options(L, -1, "transform.randaugment", "n|m|std");
-        out->randaugment_n = small(L, -1, "n", 2);
+        out->randaugment_n = mimicl_int(L, -1, "n", 2);
         out->randaugment_m = mimicl_number(L, -1, "m", 9);
         out->randaugment_std = mimicl_number(L, -1, "std", 0.5);
     } else if (lua_toboolean(L, -1)) {

@@ -46,8 +46,7 @@ typedef struct mimicl {
     int place_line;
 } mimicl;
 
-/* --- l_module.c: the binding, objects, errors
- * ----------------------------------------------------- */
+/* --- l_module.c: the binding, objects, errors --------------------------------------- */
 
 /* Makes the module table for ctx (closed with the state when `own`), registers it, pushes it. */
 int mimicl_push(lua_State *L, mimic_ctx *ctx, bool own);
@@ -88,13 +87,13 @@ int mimicl_call(lua_State *L, int args, int results);
 void mimicl_open_libraries(lua_State *L);
 void mimicl_preload(lua_State *L);
 
-/* --- option tables
- * -------------------------------------------------------------------------------- */
+/* --- option tables ------------------------------------------------------------------ */
 
 /* Refuses keys that are not in `names` ("kind|beta1|..."). The table is at t. */
 void mimicl_options(lua_State *L, int t, const char *who, const char *names);
 double mimicl_number(lua_State *L, int t, const char *key, double def);
 int64_t mimicl_integer(lua_State *L, int t, const char *key, int64_t def);
+int mimicl_int(lua_State *L, int t, const char *key, int64_t def);
 bool mimicl_boolean(lua_State *L, int t, const char *key, bool def);
 /* The text stays owned by the table. */
 const char *mimicl_text(lua_State *L, int t, const char *key, const char *def);
@@ -106,8 +105,7 @@ int mimicl_choice(const char *choices, const char *word, size_t size);
 int mimicl_unknown(lua_State *L, const char *who, const char *what, const char *word,
                    const char *names);
 
-/* --- l_tensor.c
- * ----------------------------------------------------------------------------------- */
+/* --- l_tensor.c --------------------------------------------------------------------- */
 
 /* An empty tensor box; fill *slot with a reference. */
 mimic_tensor **mimicl_new_tensor(lua_State *L);
@@ -125,14 +123,12 @@ void mimicl_enter(lua_State *L, mimicl *b);
 /* After a failed call: true when it was for want of memory and collecting garbage may help once. */
 bool mimicl_retry(lua_State *L, mimicl *b, mimic_status status);
 
-/* --- l_scope.c
- * ------------------------------------------------------------------------------------ */
+/* --- l_scope.c ---------------------------------------------------------------------- */
 
 /* Closes scopes that garbage collection found open, once no newer scope is open (or `all`). */
 void mimicl_close_orphans(lua_State *L, mimicl *b, bool all);
 
-/* --- others
- * --------------------------------------------------------------------------------------- */
+/* --- others ------------------------------------------------------------------------- */
 
 uint64_t mimicl_seed_arg(lua_State *L, int arg);
 mimic_rng *mimicl_rng(lua_State *L, int arg);

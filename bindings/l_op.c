@@ -205,8 +205,7 @@ static int call_op(lua_State *L) {
     return apply(L, b, op, in, top, &attrs, n_out);
 }
 
-/* --- arithmetic
- * ----------------------------------------------------------------------------------- */
+/* --- arithmetic --------------------------------------------------------------------- */
 
 /* alpha * x + beta */
 static int scale(lua_State *L, mimicl *b, mimic_tensor *x, double alpha, double beta) {
@@ -253,8 +252,7 @@ static int negate(lua_State *L) {
     return scale(L, mimicl_self(L), mimicl_tensor(L, 1), -1, 0);
 }
 
-/* --- the table, for documentation and tests
- * ------------------------------------------------------- */
+/* --- the table, for documentation and tests ----------------------------------------- */
 
 static const char *const kind_names[] = {"",      "number", "integer", "boolean", "axis",
                                          "index", "enum",   "list",    "axes"};

@@ -102,6 +102,13 @@ int64_t mimicl_integer(lua_State *L, int t, const char *key, int64_t def) {
     return v;
 }
 
+int mimicl_int(lua_State *L, int t, const char *key, int64_t def) {
+    int64_t v = mimicl_integer(L, t, key, def);
+    if (v < INT32_MIN || v > INT32_MAX)
+        mimicl_error(L, MIMIC_EINVAL, "option %s: %lld is out of range", key, (long long)v);
+    return (int)v;
+}
+
 bool mimicl_boolean(lua_State *L, int t, const char *key, bool def) {
     int type = lua_getfield(L, t, key);
     if (type != LUA_TNIL && type != LUA_TBOOLEAN)

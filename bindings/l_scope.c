@@ -134,8 +134,7 @@ static int scope_keep(lua_State *L) {
     return top - 1;
 }
 
-/* --- calls that are guarded
- * ----------------------------------------------------------------------- */
+/* --- calls that are guarded --------------------------------------------------------- */
 
 /* After f: the stack is [..., box at ctx, results...]. */
 static int step_done(lua_State *L, int status, lua_KContext ctx) {

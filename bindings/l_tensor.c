@@ -66,8 +66,7 @@ mimic_dtype mimicl_dtype(lua_State *L, int arg, mimic_dtype def) {
     return d;
 }
 
-/* --- place and garbage
- * ---------------------------------------------------------------------------- */
+/* --- place and garbage -------------------------------------------------------------- */
 
 /* The innermost line of the script that is not in the embedded library. */
 static void set_place(lua_State *L, mimicl *b) {
@@ -134,8 +133,7 @@ static mimic_tensor *make(lua_State *L, mimicl *b, mimic_dtype dtype, int rank,
     return *slot;
 }
 
-/* --- making
- * --------------------------------------------------------------------------------------- */
+/* --- making ------------------------------------------------------------------------- */
 
 static bool is_integer(mimic_dtype dtype) {
     return dtype == MIMIC_I32 || dtype == MIMIC_U8;
@@ -262,8 +260,7 @@ static int from_bytes(lua_State *L) {
     return 1;
 }
 
-/* --- reading
- * -------------------------------------------------------------------------------------- */
+/* --- reading ------------------------------------------------------------------------ */
 
 /* All elements as doubles, in a buffer on the stack. */
 static const double *read_all(lua_State *L, mimicl *b, const mimic_tensor *t) {
@@ -357,8 +354,7 @@ static int to_bytes(lua_State *L) {
     return 1;
 }
 
-/* --- properties
- * ----------------------------------------------------------------------------------- */
+/* --- properties --------------------------------------------------------------------- */
 
 static void push_shape(lua_State *L, const mimic_tensor *t) {
     int rank = mimic_tensor_rank(t);
@@ -449,8 +445,7 @@ static int to_string(lua_State *L) {
     return 1;
 }
 
-/* --- life and gradient state
- * ---------------------------------------------------------------------- */
+/* --- life and gradient state -------------------------------------------------------- */
 
 static int gc(lua_State *L) {
     tensor_box *box = lua_touserdata(L, 1);

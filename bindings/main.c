@@ -64,8 +64,7 @@ static int call_script(lua_State *L, int argc, char **argv, int script) {
     return mimicl_call(L, n, 0);
 }
 
-/* --- the prompt
- * ----------------------------------------------------------------------------------- */
+/* --- the prompt --------------------------------------------------------------------- */
 
 static bool incomplete(lua_State *L, int rc) {
     const char *text = rc == LUA_ERRSYNTAX ? lua_tostring(L, -1) : NULL;
@@ -142,8 +141,7 @@ static void prompt(lua_State *L) {
     putchar('\n');
 }
 
-/* --- what to run
- * ---------------------------------------------------------------------------------- */
+/* --- what to run -------------------------------------------------------------------- */
 
 static bool is_script(const char *word) {
     size_t n = strlen(word);

@@ -46,8 +46,7 @@ static mimic_ctx *open_context(void) {
     return ctx;
 }
 
-/* --- 1. tensors and operators from C
- * ---------------------------------------------------------------- */
+/* --- 1. tensors and operators from C ------------------------------------------------ */
 
 static void tensors_from_c(void **state) {
     (void)state;
@@ -88,8 +87,7 @@ static void tensors_from_c(void **state) {
     mimic_close(ctx);
 }
 
-/* --- 2. a Lua state that shares the context
- * --------------------------------------------------------- */
+/* --- 2. a Lua state that shares the context ----------------------------------------- */
 
 static void shared_state(void **state) {
     (void)state;
@@ -121,8 +119,7 @@ static void shared_state(void **state) {
     mimic_close(ctx);
 }
 
-/* --- 3. a script file, and what it recorded
- * --------------------------------------------------------- */
+/* --- 3. a script file, and what it recorded ----------------------------------------- */
 
 static bool take_number(void *user, int columns, const char *const *names,
                         const mimic_value *values) {
@@ -175,8 +172,7 @@ static void script_failures(void **state) {
     mimic_close(ctx);
 }
 
-/* --- 4. lives
- * --------------------------------------------------------------------------------------- */
+/* --- 4. lives ----------------------------------------------------------------------- */
 
 static void two_contexts_are_independent(void **state) {
     (void)state;
