@@ -18,26 +18,28 @@ static inline int clamp(int v, int n) {
     return v < 0 ? 0 : v < n ? v : n - 1;
 }
 
-/* xi, yi: already moved by half a pixel. */
+/* xi, yi: already moved by half a pixel. The three channels are independent lanes of the same
+ * arithmetic. */
 static void sample_bicubic(const mimic_image *src, double xi, double yi, uint8_t *out) {
     int w = src->width, h = src->height, x = floor_int(xi), y = floor_int(yi);
-    double dx = xi - x, dy = yi - y;
+    double dx = xi - x, dy = yi - y, v[4][3];
     int at[4];
     for (int i = 0; i < 4; i++)
         at[i] = clamp(x - 1 + i, w) * 3;
-    for (int c = 0; c < 3; c++) {
-        double v[4] = {0};
-        for (int i = 0; i < 4; i++) {
-            int row = y - 1 + i;
-            if (i > 0 && (row < 0 || row >= h)) {
-                v[i] = v[i - 1];
-                continue;
-            }
-            const uint8_t *p = src->pixels + (size_t)clamp(row, h) * (size_t)w * 3 + c;
-            v[i] = cubic(p[at[0]], p[at[1]], p[at[2]], p[at[3]], dx);
+    for (int i = 0; i < 4; i++) {
+        int row = y - 1 + i;
+        if (i > 0 && (row < 0 || row >= h)) {
+            memcpy(v[i], v[i - 1], sizeof v[i]);
+            continue;
         }
-        double r = cubic(v[0], v[1], v[2], v[3], dy);
-        out[c] = r <= 0.0 ? 0 : r >= 255.0 ? 255 : (uint8_t)r;
+        const uint8_t *p = src->pixels + (size_t)clamp(row, h) * (size_t)w * 3;
+        const uint8_t *a = p + at[0], *b = p + at[1], *c = p + at[2], *d = p + at[3];
+        for (int k = 0; k < 3; k++)
+            v[i][k] = cubic(a[k], b[k], c[k], d[k], dx);
+    }
+    for (int k = 0; k < 3; k++) {
+        double r = cubic(v[0][k], v[1][k], v[2][k], v[3][k], dy);
+        out[k] = r <= 0.0 ? 0 : r >= 255.0 ? 255 : (uint8_t)r;
     }
 }
 

@@ -3,49 +3,100 @@
 #include "image/image_impl.h"
 
 #include <math.h>
+#include <stdlib.h>
 #include <string.h>
 
-/* One box pass along lines of n pixels, `step` bytes apart; edges are repeated. */
-static void box_line(const uint8_t *in, uint8_t *out, int n, size_t step, int radius, uint32_t ww,
-                     uint32_t fw) {
-    const int last = n - 1;
-#define AT(i) in[(size_t)((i) < 0 ? 0 : (i) > last ? last : (i)) * step]
-    uint32_t sum = 0; /* of the 2 radius + 1 inner pixels */
-    for (int i = -radius; i <= radius; i++)
-        sum += AT(i);
-    for (int x = 0; x < n; x++) {
-        uint32_t far = (uint32_t)AT(x - radius - 1) + AT(x + radius + 1);
-        out[(size_t)x * step] = (uint8_t)((sum * ww + far * fw + (1u << 23)) >> 24);
-        sum += (uint32_t)AT(x + radius + 1) - AT(x - radius);
-    }
-#undef AT
+/* A box of 2 radius + 1 pixels of weight ww and two outer ones of weight fw, in 2^-24. */
+typedef struct box {
+    int radius;
+    uint32_t ww, fw;
+} box;
+
+static inline uint8_t weigh(const box *b, uint32_t sum, uint32_t far) {
+    return (uint8_t)((sum * b->ww + far * b->fw + (1u << 23)) >> 24);
 }
 
-mimic_status mimic_image_blur(mimic_image *img, mimic_image *tmp, double sigma, mimic_err *err) {
+/* One row of w pixels; line has room for w + 2 radius + 2 pixels: the row with its ends repeated.
+ */
+static void blur_row(const uint8_t *in, uint8_t *out, int w, const box *b, uint8_t *line) {
+    int pad = b->radius + 1;
+    for (int i = 0; i < pad; i++) {
+        memcpy(line + i * 3, in, 3);
+        memcpy(line + (pad + w + i) * 3, in + (w - 1) * 3, 3);
+    }
+    memcpy(line + pad * 3, in, (size_t)w * 3);
+    uint32_t sum[3] = {0};
+    for (int i = 1; i < 2 * pad; i++)
+        for (int c = 0; c < 3; c++)
+            sum[c] += line[i * 3 + c];
+    const uint8_t *lo = line, *hi = line + 2 * pad * 3;
+    for (int x = 0; x < w; x++, lo += 3, hi += 3, out += 3)
+        for (int c = 0; c < 3; c++) {
+            out[c] = weigh(b, sum[c], (uint32_t)lo[c] + hi[c]);
+            sum[c] += (uint32_t)hi[c] - lo[3 + c];
+        }
+}
+
+static int clamp(int y, int h) {
+    return y < 0 ? 0 : y < h ? y : h - 1;
+}
+
+/* All columns at once: sum holds one running sum per byte of a row. */
+static void blur_columns(const uint8_t *in, uint8_t *out, size_t row, int h, const box *b,
+                         uint32_t *sum) {
+    memset(sum, 0, row * sizeof *sum);
+    for (int y = -b->radius; y <= b->radius; y++) {
+        const uint8_t *p = in + (size_t)clamp(y, h) * row;
+        for (size_t i = 0; i < row; i++)
+            sum[i] += p[i];
+    }
+    for (int y = 0; y < h; y++, out += row) {
+        const uint8_t *lo = in + (size_t)clamp(y - b->radius - 1, h) * row;
+        const uint8_t *hi = in + (size_t)clamp(y + b->radius + 1, h) * row;
+        const uint8_t *leaves = in + (size_t)clamp(y - b->radius, h) * row;
+        for (size_t i = 0; i < row; i++) {
+            out[i] = weigh(b, sum[i], (uint32_t)lo[i] + hi[i]);
+            sum[i] += (uint32_t)hi[i] - leaves[i];
+        }
+    }
+}
+
+/* The box whose threefold use has the variance of the Gaussian; false: nothing to do. */
+static bool find_box(double sigma, box *b) {
     float radius = (float)sigma, sigma2 = radius * radius / 3;
     float length = (float)sqrt(12.0 * sigma2 + 1.0);
     float l = (float)floor((length - 1.0) / 2.0);
     float a = (2 * l + 1) * (l * (l + 1) - 3 * sigma2);
     a /= 6 * (sigma2 - (l + 1) * (l + 1));
-    float box = l + a;
-    if (!(box > 0.0f))
+    float whole = l + a;
+    if (!(whole > 0.0f))
+        return false;
+    b->radius = (int)whole;
+    b->ww = (uint32_t)((float)(1u << 24) / (whole * 2 + 1));
+    b->fw = ((1u << 24) - (uint32_t)(2 * b->radius + 1) * b->ww) / 2;
+    return true;
+}
+
+mimic_status mimic_image_blur(mimic_image *img, mimic_image *tmp, double sigma, mimic_err *err) {
+    box b;
+    if (!find_box(sigma, &b))
         return MIMIC_OK;
-    if (box > 4096.0f)
-        return mimic_err_fail(err, MIMIC_EINVAL, "blur: sigma %g is too large", sigma);
-    mimic_status s = mimic_image_reserve(tmp, img->width, img->height, err);
+    int w = img->width, h = img->height;
+    size_t row = (size_t)w * 3;
+    mimic_status s = mimic_image_reserve(tmp, w, h, err);
     if (s != MIMIC_OK)
         return s;
-    int r = (int)box, w = img->width, h = img->height;
-    uint32_t ww = (uint32_t)((float)(1u << 24) / (box * 2 + 1));
-    uint32_t fw = ((1u << 24) - (uint32_t)(2 * r + 1) * ww) / 2;
+    size_t line = row + (size_t)(b.radius + 1) * 6, sums = row * sizeof(uint32_t);
+    void *scratch = malloc(line > sums ? line : sums);
+    if (!scratch)
+        return mimic_err_fail(err, MIMIC_ENOMEM, "no memory to blur a picture");
     for (int pass = 0; pass < 6; pass++) {
-        bool rows = pass < 3;
-        size_t line = rows ? (size_t)w * 3 : 3, step = rows ? 3 : (size_t)w * 3;
-        for (int i = 0; i < (rows ? h : w); i++)
-            for (size_t c = 0; c < 3; c++)
-                box_line(img->pixels + (size_t)i * line + c, tmp->pixels + (size_t)i * line + c,
-                         rows ? w : h, step, r, ww, fw);
+        for (int y = 0; y < h && pass < 3; y++)
+            blur_row(img->pixels + (size_t)y * row, tmp->pixels + (size_t)y * row, w, &b, scratch);
+        if (pass >= 3)
+            blur_columns(img->pixels, tmp->pixels, row, h, &b, scratch);
         mimic_image_swap(img, tmp);
     }
+    free(scratch);
     return MIMIC_OK;
 }

@@ -1,7 +1,6 @@
 /* Pillow's ImageEnhance (blends with a degenerate picture in fp32), hue and grey. */
 #include "image/image_impl.h"
 
-#include <math.h>
 #include <string.h>
 
 static inline uint8_t blend(int g, int x, float f) {
@@ -82,9 +81,16 @@ static void to_hsv(const uint8_t *p, uint8_t *out) {
         h = (float)(2.0 + rc - bc);
     else
         h = (float)(4.0 + gc - rc);
-    h = (float)fmod(h / 6.0 + 1.0, 1.0);
+    double turn = h / 6.0 + 1.0; /* 0.8 to 1.9: the remainder by 1 needs no fmod */
+    h = (float)(turn - (int)turn);
     out[0] = mimic_clip8((int)(h * 255.0));
     out[1] = mimic_clip8((int)(s * 255.0));
+}
+
+/* round() of a value >= 0, without a call. */
+static inline uint8_t round8(double v) {
+    int i = (int)v;
+    return mimic_clip8(i + (v - i >= 0.5));
 }
 
 static void from_hsv(const uint8_t *p, uint8_t *out) {
@@ -93,11 +99,11 @@ static void from_hsv(const uint8_t *p, uint8_t *out) {
         out[0] = out[1] = out[2] = v;
         return;
     }
-    int i = (int)floor((float)p[0] * 6.0 / 255.0);
+    int i = (int)((float)p[0] * 6.0 / 255.0);
     float f = (float)((float)p[0] * 6.0 / 255.0 - (float)i), fs = (float)((float)p[1] / 255.0);
-    uint8_t a = mimic_clip8((int)round((float)v * (1.0 - fs)));
-    uint8_t q = mimic_clip8((int)round((float)v * (1.0 - fs * f)));
-    uint8_t t = mimic_clip8((int)round((float)v * (1.0 - fs * (1.0 - f))));
+    uint8_t a = round8((float)v * (1.0 - fs));
+    uint8_t q = round8((float)v * (1.0 - fs * f));
+    uint8_t t = round8((float)v * (1.0 - fs * (1.0 - f)));
     const uint8_t rgb[6][3] = {{v, t, a}, {q, v, a}, {a, v, t}, {a, q, v}, {t, a, v}, {v, a, q}};
     memcpy(out, rgb[i % 6], 3);
 }

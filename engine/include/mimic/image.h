@@ -25,8 +25,9 @@ void mimic_image_free(mimic_image *img);
 mimic_status mimic_image_reserve(mimic_image *img, int width, int height, mimic_err *err);
 
 /* Decodes a JPEG held in memory: grey and CMYK/YCCK become RGB, EXIF orientation is applied, progressive
- * is fine. A damaged or truncated file is MIMIC_EFORMAT, never a crash; `name` (a path) starts every
- * message. Pictures of more than 2^28 pixels are refused. */
+ * is fine. A damaged or truncated file is MIMIC_EFORMAT, never a crash (libjpeg's warnings count as damage);
+ * `name` (a path) starts every message. Pictures of more than 2^28 pixels, and headers that promise more
+ * pixels than the bytes can hold, are refused. */
 mimic_status mimic_jpeg_decode(const uint8_t *data, size_t size, const char *name, mimic_image *out,
                                mimic_err *err);
 mimic_status mimic_jpeg_read(const char *path, mimic_image *out, mimic_err *err);
@@ -36,12 +37,14 @@ mimic_status mimic_jpeg_encode(const mimic_image *img, int quality, uint8_t **da
 
 typedef enum mimic_filter { MIMIC_BILINEAR, MIMIC_BICUBIC } mimic_filter;
 
-/* Pillow's Image.resize with box (left, top, left+w, top+h) in whole pixels: bit-exact (method.md 6.3). */
+/* Crops to the box (left, top, w, h), then Pillow 9.4's Image.resize: bit-exact (method.md 6.3). Pixels outside
+ * of the box have no part in the result. Only the rows that the result needs are filtered. out != src. */
 mimic_status mimic_image_resize(const mimic_image *src, int left, int top, int w, int h, int out_w,
                                 int out_h, mimic_filter filter, mimic_image *out, mimic_err *err);
 void mimic_image_flip(mimic_image *img); /* left-right, in place */
 
-/* The single augmentation operators with fixed arguments (method.md 6.4, 6.5), in place. */
+/* The single augmentation operators with fixed arguments (method.md 6.4, 6.5), in place. Arguments outside of an
+ * operator's range are MIMIC_EINVAL; fill NULL is black. The first fifteen are RandAugment's. */
 typedef enum mimic_aug {
     MIMIC_AUG_AUTOCONTRAST, MIMIC_AUG_EQUALIZE, MIMIC_AUG_INVERT,
     MIMIC_AUG_ROTATE,      /* a = degrees */
@@ -93,7 +96,8 @@ void mimic_transform_scratch_free(mimic_transform_scratch *s);
 mimic_status mimic_transform_apply(const mimic_transform *t, const mimic_image *src, mimic_rng *rng,
                                    mimic_transform_scratch *s, float *out, mimic_err *err);
 
-/* Draws for the synthetic sets (`mimic data synth`): a picture of class `label` from (seed, index). */
+/* Draws for the synthetic sets (`mimic data synth`): a picture of class `label`, 8 to 1024 pixels square, from
+ * (seed, index, label) alone. */
 mimic_status mimic_synth_general(uint64_t seed, uint32_t index, int label, int size, mimic_image *out,
                                  mimic_err *err);
 mimic_status mimic_synth_face(uint64_t seed, uint32_t index, int label, int size, mimic_image *out,
