@@ -14,15 +14,17 @@ typedef struct mimic_dataset mimic_dataset;
 typedef struct mimic_dataset_config {
     const char *path;   /* folder, .tar (pack, with its .csv beside it), .txt/.tsv list file */
     const char *format; /* "auto" (NULL), "folders", "rafdb", "list", "pack" */
-    /* NULL: all. folders: the sub-folder; rafdb: train or test; list: none; pack: PATH_SPLIT.tar (a path that
-     * ends in .tar is one split already, and must be named for the split when one is given). */
+    /* NULL: all. folders: the sub-folder; rafdb: train or test; list: none; pack: PATH_SPLIT.tar (a
+     * path that ends in .tar is one split already, and must be named for the split when one is
+     * given). */
     const char *split;
     const char *label_column; /* packs: CSV column, "label" when NULL */
-    bool need_labels;   /* a sample without a label (-1) is dropped (packs) or refused (others) */
+    bool need_labels; /* a sample without a label (-1) is dropped (packs) or refused (others) */
 } mimic_dataset_config;
 
 /* Reads the index only, no pictures. Messages name file and line. */
-mimic_status mimic_dataset_open(mimic_ctx *ctx, const mimic_dataset_config *cfg, mimic_dataset **out);
+mimic_status mimic_dataset_open(mimic_ctx *ctx, const mimic_dataset_config *cfg,
+                                mimic_dataset **out);
 void mimic_dataset_free(mimic_dataset *d);
 int64_t mimic_dataset_size(const mimic_dataset *d);
 /* Largest label + 1; folders: number of class names over all splits; soft lists: their length. */
@@ -30,27 +32,32 @@ int mimic_dataset_classes(const mimic_dataset *d);
 const char *mimic_dataset_class_name(const mimic_dataset *d, int k); /* "" when unnamed */
 const char *mimic_dataset_format(const mimic_dataset *d);
 int32_t mimic_dataset_label(const mimic_dataset *d, int64_t i);
-const char *mimic_dataset_sample_name(const mimic_dataset *d, int64_t i); /* path, or pack.tar:member */
+const char *mimic_dataset_sample_name(const mimic_dataset *d,
+                                      int64_t i); /* path, or pack.tar:member */
 void mimic_dataset_counts(const mimic_dataset *d, int64_t *per_class); /* [classes] */
 int64_t mimic_dataset_dropped(const mimic_dataset *d); /* samples left out for want of a label */
 /* SHA-256 over names, sizes and labels: identifies the data in a run's record. */
 void mimic_dataset_hash(const mimic_dataset *d, uint8_t out[32]);
 /* Decodes sample i. Thread-safe. */
-mimic_status mimic_dataset_read(const mimic_dataset *d, int64_t i, mimic_image *out, mimic_err *err);
+mimic_status mimic_dataset_read(const mimic_dataset *d, int64_t i, mimic_image *out,
+                                mimic_err *err);
 
 typedef struct mimic_loader mimic_loader;
 
 typedef struct mimic_loader_config {
     mimic_transform transform;
-    int batch;        /* pictures per batch */
-    int views;        /* augmented views per picture (1 or 2); batch tensor [views*batch,3,S,S], all first views first */
-    bool shuffle;     /* a new permutation per epoch, from (seed, epoch) */
-    bool balanced;    /* draw with replacement, weight 1/count(class) */
-    bool drop_last;   /* leave out the incomplete last batch */
-    int workers;      /* loader threads; 0 = 1. Results do not depend on it */
-    int ahead;        /* batches prepared in advance; 0 = 2 */
-    uint64_t seed;    /* pictures are drawn from (seed, epoch, sample, view), the order from (seed, epoch) */
-    bool skip_damaged;/* a damaged picture is replaced by the next good one and counted, else an error */
+    int batch; /* pictures per batch */
+    int views; /* augmented views per picture (1 or 2); batch tensor [views*batch,3,S,S], all first
+                  views first */
+    bool shuffle;      /* a new permutation per epoch, from (seed, epoch) */
+    bool balanced;     /* draw with replacement, weight 1/count(class) */
+    bool drop_last;    /* leave out the incomplete last batch */
+    int workers;       /* loader threads; 0 = 1. Results do not depend on it */
+    int ahead;         /* batches prepared in advance; 0 = 2 */
+    uint64_t seed;     /* pictures are drawn from (seed, epoch, sample, view), the order from (seed,
+                          epoch) */
+    bool skip_damaged; /* a damaged picture is replaced by the next good one and counted, else an
+                          error */
     size_t cache_bytes; /* keep decoded pictures in memory up to this many bytes; 0 = off */
 } mimic_loader_config;
 
@@ -61,25 +68,27 @@ typedef struct mimic_batch {
     int n;
 } mimic_batch;
 
-mimic_status mimic_loader_new(mimic_ctx *ctx, const mimic_dataset *data, const mimic_loader_config *cfg,
+mimic_status mimic_loader_new(mimic_ctx *ctx, const mimic_dataset *data,
+                              const mimic_loader_config *cfg,
                               mimic_loader **out); /* data must outlive the loader */
 void mimic_loader_free(mimic_loader *l);
 int64_t mimic_loader_batches(const mimic_loader *l); /* per epoch */
 /* Starts epoch `epoch` at batch `position` (both from 0): resume needs nothing else. */
 mimic_status mimic_loader_start(mimic_loader *l, int64_t epoch, int64_t position);
-/* Next batch, or out->n = 0 at the end of the epoch. Tensors belong to the current scope; the caller releases
- * them. A failed batch is passed over: the next call goes on behind it. */
+/* Next batch, or out->n = 0 at the end of the epoch. Tensors belong to the current scope; the
+ * caller releases them. A failed batch is passed over: the next call goes on behind it. */
 mimic_status mimic_loader_next(mimic_loader *l, mimic_batch *out);
 int64_t mimic_loader_damaged(const mimic_loader *l); /* pictures skipped so far */
 
-/* `mimic data synth`: writes general pictures (ImageNet folder layout: DIR/general/{train,val}/<wnid>/)
- * and faces (RAF-DB layout: DIR/faces/EmoLabel/..., DIR/faces/Image/aligned/...), JPEG, from a seed. The same
- * settings give the same bytes; a folder that holds sets of other settings (DIR/synth.txt) is refused. */
+/* `mimic data synth`: writes general pictures (ImageNet folder layout:
+ * DIR/general/{train,val}/<wnid>/) and faces (RAF-DB layout: DIR/faces/EmoLabel/...,
+ * DIR/faces/Image/aligned/...), JPEG, from a seed. The same settings give the same bytes; a folder
+ * that holds sets of other settings (DIR/synth.txt) is refused. */
 typedef struct mimic_synth_config {
     const char *dir;
     uint64_t seed;
     int general_train, general_val, faces_train, faces_test; /* pictures */
-    int size; /* pixels, 0 = 64 */
+    int size;                                                /* pixels, 0 = 64 */
     void (*progress)(void *user, int64_t done, int64_t total);
     void *user;
 } mimic_synth_config;
