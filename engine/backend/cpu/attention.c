@@ -3,11 +3,15 @@
  * f32 (f64 for f64), also for bf16 tensors. */
 #ifdef T
 
-/* rows x d values, `ld` apart, into dense rows of dp (zero-padded). */
-static void NAME(gather)(const T *src, int64_t ld, int64_t rows, int64_t d, REAL *out, int64_t dp) {
+/* rows x d values, `ld` apart, into dense rows of dp (zero-padded). The rows of a head lie too far apart for
+ * the hardware to foresee, so the same rows of this thread's likely next task, `next` values on, are fetched. */
+static void NAME(gather)(const T *src, int64_t ld, int64_t rows, int64_t d, REAL *out, int64_t dp,
+                         int64_t next) {
     for (int64_t i = 0; i < rows; i++, src += ld, out += dp) {
         int64_t j = 0;
-        for (; j + W <= d; j += W)
+        for (; j < d; j += 64 / (int64_t)sizeof(T))
+            __builtin_prefetch(src + next + j);
+        for (j = 0; j + W <= d; j += W)
             RSTORE(out + j, LOAD(src + j));
         if (j < d)
             RSTORE(out + j, LOADN(src + j, d - j));
@@ -21,6 +25,11 @@ static void NAME(put_rows)(const REAL *src, int64_t dp, int64_t rows, int64_t d,
         if (j < d)
             STOREN(out + j, RLOAD(src + j), d - j);
     }
+}
+/* From the rows of a head to those of the head `ahead` tasks later, in a buffer of `columns` per token. */
+static int64_t NAME(to_next)(const attention_job *a, int64_t item, int64_t columns) {
+    int64_t n = item + a->ahead;
+    return (n / a->heads - item / a->heads) * a->t * columns + (n % a->heads - item % a->heads) * a->d;
 }
 /* k [t,d] as panels of its transpose. */
 static void NAME(panels)(const attention_job *a, const REAL *k, REAL *out) {
@@ -58,9 +67,10 @@ static void NAME(forward)(void *arg, int64_t item, int worker) {
     REAL *q = (REAL *)(a->scratch + (size_t)worker * a->scratch_size);
     REAL *k = q + t * dp, *v = k + t * dp, *kt = v + t * dp, *p = kt + d * a->tp, *o = p + ROWS * a->tp;
     const REAL scale = (REAL)a->scale;
-    NAME(gather)(qkv, 3 * width, t, d, q, dp);
-    NAME(gather)(qkv + width, 3 * width, t, d, k, dp);
-    NAME(gather)(qkv + 2 * width, 3 * width, t, d, v, dp);
+    const int64_t next = NAME(to_next)(a, item, 3 * width);
+    NAME(gather)(qkv, 3 * width, t, d, q, dp, next);
+    NAME(gather)(qkv + width, 3 * width, t, d, k, dp, next);
+    NAME(gather)(qkv + 2 * width, 3 * width, t, d, v, dp, next);
     NAME(panels)(a, k, kt);
     for (int64_t r0 = 0; r0 < t; r0 += ROWS) {
         int64_t r = t - r0 < ROWS ? t - r0 : ROWS;
@@ -106,17 +116,18 @@ static void NAME(backward)(void *arg, int64_t item, int worker) {
     REAL *k = q + t * dp, *v = k + t * dp, *g = v + t * dp, *dk = g + t * dp, *dv = dk + t * dp;
     REAL *kt = dv + t * dp, *vt = kt + d * tp, *p = vt + d * tp, *ds = p + ROWS * tp, *dq = ds + ROWS * tp;
     const REAL scale = (REAL)a->scale;
-    NAME(gather)(qkv, 3 * width, t, d, q, dp);
-    NAME(gather)(qkv + width, 3 * width, t, d, k, dp);
-    NAME(gather)(qkv + 2 * width, 3 * width, t, d, v, dp);
-    NAME(gather)(dy, width, t, d, g, dp);
+    const int64_t next = NAME(to_next)(a, item, 3 * width);
+    NAME(gather)(qkv, 3 * width, t, d, q, dp, next);
+    NAME(gather)(qkv + width, 3 * width, t, d, k, dp, next);
+    NAME(gather)(qkv + 2 * width, 3 * width, t, d, v, dp, next);
+    NAME(gather)(dy, width, t, d, g, dp, NAME(to_next)(a, item, width));
     NAME(panels)(a, k, kt);
     NAME(panels)(a, v, vt);
     for (int64_t r0 = 0; r0 < t; r0 += ROWS) {
         int64_t r = t - r0 < ROWS ? t - r0 : ROWS;
         NAME(scores)(a, r, q + r0 * dp, kt, p);
         NAME(scores)(a, r, g + r0 * dp, vt, ds);
-        NAME(gather)(y + r0 * width, width, r, d, dq, dp);
+        NAME(gather)(y + r0 * width, width, r, d, dq, dp, NAME(to_next)(a, item, width));
         for (int64_t i = 0; i < r; i++) {
             VEC dot = {0};
             for (int64_t j = 0; j < dp; j += W)
@@ -148,7 +159,7 @@ typedef struct attention_job {
     gemm_kind kind;
     const void *qkv, *dy; /* [b,t,3,h,d], [b,t,h,d] */
     void *y, *lse, *dqkv; /* [b,t,h,d], [b,h,t], [b,t,3,h,d] */
-    int64_t heads, t, d;
+    int64_t heads, t, d, ahead;
     int64_t tp, dp; /* row lengths in scratch: whole panels, whole vectors */
     double scale;
     char *scratch;
@@ -175,6 +186,7 @@ static mimic_status run(mimic_call *c, attention_job *a, const mimic_tensor *qkv
     if (heads * a->t == 0)
         return MIMIC_OK;
     bool serial = heads * a->t * a->t * a->d < SERIAL_WORK;
+    a->ahead = serial ? 1 : mimic_threads(c->ctx);
     size_t bytes = a->scratch_size * (size_t)(serial ? 1 : mimic_threads(c->ctx));
     void *memory;
     mimic_status status = mimic_pool_get(c->ctx, bytes, &memory);

@@ -68,7 +68,7 @@ SIMD_FN void interleave(const uint16_t *lo, const uint16_t *hi, int64_t n, uint3
         memcpy(&a, lo + j, sizeof a);
         if (hi)
             memcpy(&b, hi + j, sizeof b);
-        vu32 u = __builtin_convertvector(a, vu32) | __builtin_convertvector(b, vu32) << 16;
+        vu32 u = vwiden_u16(a) | vwiden_u16(b) << 16;
         memcpy(out + j, &u, sizeof u);
     }
     for (; j < n; j++)

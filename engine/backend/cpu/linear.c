@@ -2,7 +2,7 @@
  * its activation. Activations: exact-erf and tanh GELU, ReLU. */
 #ifdef T
 
-static VEC NAME(activate)(VEC x, enum gemm_act act) {
+SIMD_FN VEC NAME(activate)(VEC x, enum gemm_act act) {
     VEC pdf;
     switch (act) {
     case GEMM_ACT_RELU:
@@ -16,7 +16,7 @@ static VEC NAME(activate)(VEC x, enum gemm_act act) {
         return x;
     }
 }
-static VEC NAME(slope)(VEC x, enum gemm_act act) {
+SIMD_FN VEC NAME(slope)(VEC x, enum gemm_act act) {
     VEC pdf, cdf;
     switch (act) {
     case GEMM_ACT_RELU:
@@ -42,38 +42,71 @@ SIMD_FN void NAME(finish_vector)(const REAL *sum, const REAL *bias, T *pre, T *c
         v += n == W ? RLOAD(bias) : RLOADN(bias, n);
     if (n == W) {
         if (pre)
-            STORE(pre, v);
-        STORE(c, NAME(activate)(v, act));
+            QUICK_STORE(pre, v);
+        QUICK_STORE(c, NAME(activate)(v, act));
     } else {
         if (pre)
             STOREN(pre, v, n);
         STOREN(c, NAME(activate)(v, act), n);
     }
 }
-static void NAME(finish)(const gemm_args *g, int64_t row, int64_t m, int64_t col, int64_t n, const void *sums,
-                         int64_t ld) {
-    const REAL *sum = sums, *bias = g->bias ? (const REAL *)g->bias + col : NULL;
+/* Inlined for each activation, which is then known in the loop. */
+SIMD_FN void NAME(finish_rows)(const gemm_args *g, int64_t row, int64_t m, int64_t col, int64_t n,
+                               const REAL *sum, int64_t ld, enum gemm_act act) {
+    const REAL *bias = g->bias ? (const REAL *)g->bias + col : NULL;
     for (int64_t i = 0; i < m; i++, sum += ld) {
         int64_t at = (row + i) * g->ldc + col, j = 0;
         T *c = (T *)g->c + at, *pre = g->pre ? (T *)g->pre + at : NULL;
-        for (; j < n; j += W)
-            NAME(finish_vector)(sum + j, bias ? bias + j : NULL, pre ? pre + j : NULL, c + j, g->act,
-                                n - j < W ? n - j : W);
+        for (; j + W <= n; j += W)
+            NAME(finish_vector)(sum + j, bias ? bias + j : NULL, pre ? pre + j : NULL, c + j, act, W);
+        if (j < n)
+            NAME(finish_vector)(sum + j, bias ? bias + j : NULL, pre ? pre + j : NULL, c + j, act, n - j);
+    }
+}
+static void NAME(finish)(const gemm_args *g, int64_t row, int64_t m, int64_t col, int64_t n, const void *sum,
+                         int64_t ld) {
+    switch (g->act) {
+    case GEMM_ACT_RELU:
+        NAME(finish_rows)(g, row, m, col, n, sum, ld, GEMM_ACT_RELU);
+        break;
+    case GEMM_ACT_GELU:
+        NAME(finish_rows)(g, row, m, col, n, sum, ld, GEMM_ACT_GELU);
+        break;
+    case GEMM_ACT_GELU_TANH:
+        NAME(finish_rows)(g, row, m, col, n, sum, ld, GEMM_ACT_GELU_TANH);
+        break;
+    default:
+        NAME(finish_rows)(g, row, m, col, n, sum, ld, GEMM_ACT_NONE);
     }
 }
 
+SIMD_FN void NAME(act_bwd_range)(const T *dy, const T *pre, T *dx, int64_t n, enum gemm_act act) {
+    int64_t j = 0;
+    for (; j + W <= n; j += W)
+        QUICK_STORE(dx + j, LOAD(dy + j) * NAME(slope)(LOAD(pre + j), act));
+    if (j < n)
+        STOREN(dx + j, LOADN(dy + j, n - j) * NAME(slope)(LOADN(pre + j, n - j), act), n - j);
+}
 static void NAME(act_bwd_chunk)(void *arg, int64_t i, int worker) {
     const mimic_call *c = arg;
     (void)worker;
-    int64_t at = i * CHUNK, n = mimic_numel(c->out[0]) - at, j = 0;
+    int64_t at = i * CHUNK, n = mimic_numel(c->out[0]) - at;
     n = n < CHUNK ? n : CHUNK;
     const T *dy = (const T *)mimic_data(c->in[0]) + at, *pre = (const T *)mimic_data(c->in[1]) + at;
     T *dx = (T *)mimic_data(c->out[0]) + at;
-    enum gemm_act act = (enum gemm_act)c->attrs.v[0].i;
-    for (; j + W <= n; j += W)
-        STORE(dx + j, LOAD(dy + j) * NAME(slope)(LOAD(pre + j), act));
-    if (j < n)
-        STOREN(dx + j, LOADN(dy + j, n - j) * NAME(slope)(LOADN(pre + j, n - j), act), n - j);
+    switch (c->attrs.v[0].i) {
+    case GEMM_ACT_RELU:
+        NAME(act_bwd_range)(dy, pre, dx, n, GEMM_ACT_RELU);
+        break;
+    case GEMM_ACT_GELU:
+        NAME(act_bwd_range)(dy, pre, dx, n, GEMM_ACT_GELU);
+        break;
+    case GEMM_ACT_GELU_TANH:
+        NAME(act_bwd_range)(dy, pre, dx, n, GEMM_ACT_GELU_TANH);
+        break;
+    default:
+        NAME(act_bwd_range)(dy, pre, dx, n, GEMM_ACT_NONE);
+    }
 }
 
 #else
@@ -82,6 +115,19 @@ static void NAME(act_bwd_chunk)(void *arg, int64_t i, int worker) {
 #define CHUNK 16384
 #define GELU_SCALE 0.79788456080286535588 /* sqrt(2 / pi) */
 #define GELU_CUBIC 0.044715
+
+/* Stores by the machine's own rounding to bf16, which differs from vto_bf16 only in making subnormals 0. */
+#define QUICK_STORE(p, v) EACH_CAT(quick_store, SUFFIX)(p, v)
+#define quick_store_f32 vstore_f32
+#define quick_store_f64 vstore_f64
+#ifdef __AVX512BF16__
+SIMD_FN void quick_store_bf16(uint16_t *p, vf32 v) {
+    __m256bh h = _mm512_cvtneps_pbh((__m512)v);
+    memcpy(p, &h, sizeof h);
+}
+#else
+#define quick_store_bf16 vstore_bf16
+#endif
 
 #define FAMILY "backend/cpu/linear.c"
 #include "backend/cpu/each_float.h"

@@ -56,8 +56,23 @@ SIMD_FN void vstore_f64(double *p, vf64 v) {
     memcpy(p, &v, sizeof v);
 }
 
+/* Between 16 and 32 bits; compilers split the generic conversion of a whole register. */
+SIMD_FN vu32 vwiden_u16(vu16 h) {
+#ifdef SIMD_AVX512
+    return (vu32)_mm512_cvtepu16_epi32((__m256i)h);
+#else
+    return __builtin_convertvector(h, vu32);
+#endif
+}
+SIMD_FN vu16 vnarrow_u32(vu32 u) {
+#ifdef SIMD_AVX512
+    return (vu16)_mm512_cvtepi32_epi16((__m512i)u);
+#else
+    return __builtin_convertvector(u, vu16);
+#endif
+}
 SIMD_FN vf32 vfrom_bf16(vu16 h) {
-    return (vf32)(__builtin_convertvector(h, vu32) << 16);
+    return (vf32)(vwiden_u16(h) << 16);
 }
 /* Nearest even; NaN stays NaN. Equal to mimic_f32_to_bf16 in every bit. */
 SIMD_FN vu16 vto_bf16(vf32 v) {
@@ -65,7 +80,7 @@ SIMD_FN vu16 vto_bf16(vf32 v) {
     vu32 nan = (vu32)((u & 0x7fffffffu) > 0x7f800000u);
     vu32 r = (u + 0x7fffu + ((u >> 16) & 1u)) >> 16;
     vu32 q = (u >> 16) | 0x40u;
-    return __builtin_convertvector((nan & q) | (~nan & r), vu16);
+    return vnarrow_u32((nan & q) | (~nan & r));
 }
 SIMD_FN vf32 vload_bf16(const uint16_t *p) {
     vu16 h;
@@ -194,13 +209,22 @@ SIMD_FN vf64 vsqrt_f64(vf64 a) {
     return a;
 }
 /* Sums and maxima over the lanes: halves onto each other, always in the same order. */
+typedef float simd_quad __attribute__((vector_size(16)));
+/* The last 4 lanes of a sum: as the loops over halves would. */
+SIMD_FN float simd_sum_quad(simd_quad q) {
+    q += __builtin_shufflevector(q, q, 2, 3, 2, 3);
+    return q[0] + q[1];
+}
 SIMD_FN float vhsum_f32(vf32 v) {
-    float b[VF32_W];
-    vstore_f32(b, v);
-    for (int h = VF32_W / 2; h > 0; h /= 2)
-        for (int i = 0; i < h; i++)
-            b[i] += b[i + h];
-    return b[0];
+#if defined(SIMD_AVX512)
+    __m256 h = _mm256_add_ps(_mm512_castps512_ps256((__m512)v), _mm512_extractf32x8_ps((__m512)v, 1));
+    return simd_sum_quad((simd_quad)_mm_add_ps(_mm256_castps256_ps128(h), _mm256_extractf128_ps(h, 1)));
+#elif defined(SIMD_AVX2)
+    __m256 h = (__m256)v;
+    return simd_sum_quad((simd_quad)_mm_add_ps(_mm256_castps256_ps128(h), _mm256_extractf128_ps(h, 1)));
+#else
+    return simd_sum_quad(v);
+#endif
 }
 SIMD_FN double vhsum_f64(vf64 v) {
     double b[VF64_W];
@@ -211,6 +235,9 @@ SIMD_FN double vhsum_f64(vf64 v) {
     return b[0];
 }
 SIMD_FN float vhmax_f32(vf32 v) {
+#if defined(SIMD_AVX512)
+    return _mm512_reduce_max_ps((__m512)v);
+#endif
     float m = v[0];
     for (int i = 1; i < VF32_W; i++)
         m = v[i] > m ? v[i] : m;
