@@ -39,6 +39,7 @@ local function line(p, eta)
     local where = p.phase or "run"
     if p.epoch then where = where .. (" %d/%d"):format(p.epoch, p.epochs or p.epoch) end
     out[#out + 1] = where
+    if p.note then out[#out + 1] = p.note end
     if p.loss then out[#out + 1] = ("loss %.3f"):format(p.loss) end
     if p.acc then out[#out + 1] = ("acc %.1f"):format(p.acc) end
     if p.rate then out[#out + 1] = progress.thousands(p.rate) .. " img/s" end
@@ -72,7 +73,7 @@ function progress.finish()
     phase = nil
 end
 
----@param p table phase, epoch, epochs, loss, acc, rate, done
+---@param p table phase, epoch, epochs, note, loss, acc, rate, done (0..1)
 function progress.show(p)
     if quiet then return end
     if terminal == nil then
@@ -91,9 +92,10 @@ function progress.show(p)
     end
     if terminal and now - drawn_at < 0.1 and (p.done or 0) < 1 then return end
     drawn_at = now
-    local text = line({ phase = p.phase, epoch = p.epoch, epochs = p.epochs, loss = value(p.loss),
-        acc = value(p.acc),
-        rate = p.rate }, eta)
+    local text = line({
+        phase = p.phase, note = p.note, epoch = p.epoch, epochs = p.epochs, loss = value(p.loss),
+        acc = value(p.acc), rate = p.rate,
+    }, eta)
     if not terminal then
         if last and progress.epoch ~= p.epoch then print_last() end
         progress.epoch = p.epoch

@@ -5,9 +5,9 @@ local tables = require "mimic.cli.table"
 local command = {
     summary = "how fast this machine trains, against its measured peak",
     description = [[
-Measures training steps (forward, backward, AdamW) of the reference models in f32 and bf16, matrix
-products and element-wise kernels. The floors are measured in the same run: peak by a matrix
-product that stays in cache, bandwidth by a copy.]],
+Measures training steps (forward, backward, AdamW) of the reference models in f32 and
+bf16, matrix products and element-wise kernels. The floors are measured in the same run:
+peak by a matrix product that stays in cache, bandwidth by a copy.]],
     examples = [[
   mimic bench --quick
   mimic bench --only vit-s

@@ -7,8 +7,8 @@ local tables = require "mimic.cli.table"
 local command = {
     summary = "make synthetic data, check pictures, describe a data set",
     description = [[
-Works on data sets: a folder of pictures by class, an RAF-DB folder, a list file, or a pack
-(NAME.tar with NAME.csv).]],
+Works on data sets: a folder of pictures by class, an RAF-DB folder, a list file, or a
+pack (NAME.tar with NAME.csv).]],
     examples = [[
   mimic data synth data/synth --seed 0
   mimic data check photos/ broken.jpg pack.tar
@@ -35,9 +35,10 @@ function command.configure(p)
     integer(s, "--faces-train", 1200, "faces for fine-tuning")
     integer(s, "--faces-test", 400, "faces held out")
     local c = p:command("check", [[
-Reads every picture as training would, one at a time. Prints a line for each: path, width, height and
-the mean of red, green and blue (0..255), or the path and what is wrong. Folders are walked, packs
-(.tar) and list files are read member by member. Exit code 1 if any picture failed.]],
+Reads every picture as training would, one at a time. Prints a line for each: path, width,
+height and the mean of red, green and blue (0..255), or the path and what is wrong.
+Folders are walked, packs (.tar) and list files are read member by member. Exit code 1 if
+any picture failed.]],
         "Example:\n  mimic data check photos/ broken.jpg pack.tar | awk '$2 < 48'")
     c:argument("paths"):argname("PATH"):args("+")
         :description("pictures, folders, packs (.tar), list files (.txt, .tsv)")
@@ -76,12 +77,19 @@ local function synth(args)
     return cli.DONE
 end
 
-local pictures = { jpg = true, jpeg = true, jpe = true, png = true, bmp = true, gif = true, ppm = true,
-    pgm = true, webp = true,
-    tif = true, tiff = true }
+local pictures = {}
+for kind in ("jpg jpeg jpe png bmp gif ppm pgm webp tif tiff"):gmatch("%a+") do pictures[kind] = true end
 
 local function suffix(path)
     return (path:match("%.([^./]+)$") or ""):lower()
+end
+
+-- What is wrong with a file, without its name and the place in the library that noticed.
+local function reason(name, why)
+    why = tostring(why):gsub("^[^\n]-%.lua:%d+: ", ""):match("^[^\n]*")
+    why = why:match("^cannot obtain information from file '.-': (.*)$") or why
+    if why:sub(1, #name + 1) == name .. ":" then why = why:sub(#name + 2):gsub("^ ", "") end
+    return why
 end
 
 local total, failed
@@ -89,22 +97,20 @@ local total, failed
 local function one(name, read, ...)
     if m.interrupted() > 0 then cli.fail(cli.STOPPED, "stopped after %d pictures", total) end
     total = total + 1
-    local scope <close> = m.scope() -- luacheck: ignore scope
-    local ok, img = pcall(read, ...)
+    local ok, result = pcall(read, ...)
     if not ok then
         failed = failed + 1
-        local why = tostring(img):gsub("^[^\n]-%.lua:%d+: ", ""):match("^[^\n]*")
-        if why:sub(1, #name + 2) == name .. ": " then why = why:sub(#name + 3) end
-        io.stdout:write(name, ": ", why, "\n")
+        io.stdout:write(name, ": ", reason(name, result), "\n")
         return
     end
+    local img <close> = result -- its pixels go at once, not when the collector comes
     local r, g, b = img:mean()
     io.stdout:write(("%s %d %d %.3f %.3f %.3f\n"):format(name, img.width, img.height, r, g, b))
 end
 
 local function complain(name, why)
     total, failed = total + 1, failed + 1
-    io.stdout:write(name, ": ", tostring(why):match("^[^\n]*"), "\n")
+    io.stdout:write(name, ": ", reason(name, why), "\n")
 end
 
 local function check_set(path)
@@ -158,7 +164,9 @@ local function check(path, depth)
             end
         end
     elseif suffix(path) == "tar" then
-        if lfs.attributes(path:gsub("tar$", "csv"), "mode") then check_set(path) else check_tar(path) end
+        if lfs.attributes((path:gsub("tar$", "csv")), "mode") then check_set(path) else check_tar(path) end
+    elseif suffix(path) == "csv" and lfs.attributes((path:gsub("csv$", "tar")), "mode") then
+        check_set((path:gsub("csv$", "tar")))
     elseif ({ txt = true, tsv = true, csv = true, lst = true })[suffix(path)] then
         check_set(path)
     else

@@ -4,7 +4,8 @@ local cli = require "mimic.cli"
 local command = {
     summary = "what there is to compute on",
     description = [[
-Lists the processor as the engine sees it: model, cores, threads in use, instruction set, memory.]],
+Lists the processor as the engine sees it: model, cores, threads in use, instruction set,
+memory.]],
     examples = [[
   mimic devices
   MIMIC_THREADS=1 MIMIC_ISA=avx2 mimic devices]],

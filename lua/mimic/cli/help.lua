@@ -6,8 +6,8 @@ local suggest = require "mimic.suggest"
 local command = {
     summary = "help about a command or an operator",
     description = [[
-Without words: the commands. `help COMMAND` is `COMMAND --help`. `help op NAME` explains an
-operator of the engine, `help op` lists them.]],
+Without words: the commands. `help COMMAND` is `COMMAND --help`. `help op NAME` explains
+an operator of the engine, `help op` lists them.]],
     examples = [[
   mimic help run
   mimic help op

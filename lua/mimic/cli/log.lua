@@ -6,8 +6,8 @@ local tables = require "mimic.cli.table"
 local command = {
     summary = "a run's series: list, numbers, or a curve in the terminal",
     description = [[
-Without names: the series of a run with their last, lowest and highest values. With names: the
-numbers, or with --plot a curve.]],
+Without names: the series of a run with their last, lowest and highest values. With names:
+the numbers, or with --plot a curve.]],
     examples = [[
   mimic log 12
   mimic log 12 train/loss --csv

@@ -5,9 +5,9 @@ local tables = require "mimic.cli.table"
 local command = {
     summary = "list runs, their state and main result",
     description = [[
-Lists runs, newest first. --where takes SQL over the columns of a run (id, name, kind, seed,
-state, step), over the names of its parameters and over the names of its results; --sort takes one
-of these names, with a minus for descending order.]],
+Lists runs, newest first. --where takes SQL over the columns of a run (id, name, kind,
+seed, state, step), over the names of its parameters and over the names of its results;
+--sort takes one of these names, with a minus for descending order.]],
     examples = [[
   mimic ls
   mimic ls --where "tau < 0.2 AND state = 'done'" --sort -acc

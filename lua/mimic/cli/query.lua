@@ -6,9 +6,9 @@ local tables = require "mimic.cli.table"
 local command = {
     summary = "SQL over the results, read-only",
     description = [[
-Runs one SQL statement on the results database, which cannot change it. Views: leaderboard (one
-row per finished run and result), seed_stat (mean, sd and n over seeds). `mimic query --schema`
-prints all tables.]],
+Runs one SQL statement on the results database, which cannot change it. Views: leaderboard
+(one row per finished run and result), seed_stat (mean, sd and n over seeds). `mimic query
+--schema` prints all tables.]],
     examples = [[
   mimic query "SELECT name, mean, sd, n FROM seed_stat WHERE metric = 'acc' ORDER BY mean DESC"
   mimic query --csv "SELECT s.name, k.step, k.value FROM metric k JOIN series s ON s.id = k.series WHERE

@@ -9,10 +9,10 @@ local run_command = require "mimic.cli.run"
 local command = {
     summary = "continue an interrupted, failed or crashed run",
     description = [[
-Continues a run from its last good checkpoint, by the script text that was stored when the run was
-made: changes of the file since then do not matter. Metrics after the checkpoint are written
-again; curves and weights come out as if nothing had happened. Runs of the same script that come
-after it are carried out too.]],
+Continues a run from its last good checkpoint, by the script text that was stored when the
+run was made: changes of the file since then do not matter. Metrics after the checkpoint
+are written again; curves and weights come out as if nothing had happened. Runs of the
+same script that come after it are carried out too.]],
     examples = [[
   mimic ls --state interrupted
   mimic resume 12

@@ -12,10 +12,11 @@ local command = {
     summary = "run an experiment script; what is done is returned, what was cut short goes on",
     description = [[
 Runs the experiments of a Lua script. Words key=value change the script's configuration
-(m.config): numbers, true/false, text, lists [a,b] and ranges [0..4]; an unknown key is refused. A
-run whose configuration, seed, script and parent are already done in the database is returned, not
-run again; one that was interrupted or crashed continues from its last checkpoint and gives
-exactly the numbers of an uninterrupted run. So the command that continues is the command itself.]],
+(m.config): numbers, true/false, text, lists [a,b] and ranges [0..4]; an unknown key is
+refused. A run whose configuration, seed, script and parent are already done in the
+database is returned, not run again; one that was interrupted or crashed continues from
+its last checkpoint and gives exactly the numbers of an uninterrupted run. So the command
+that continues is the command itself.]],
     examples = [[
   mimic run experiments/quickstart.lua
   mimic run experiments/quickstart.lua seeds=[0,1,2] finetune.epochs=20

@@ -6,8 +6,8 @@ local tables = require "mimic.cli.table"
 local command = {
     summary = "everything about one run",
     description = [[
-Shows a run: state, results, parameters, series, checkpoints, environment, events and, with
---script, the script text it ran.]],
+Shows a run: state, results, parameters, series, checkpoints, environment, events and,
+with --script, the script text it ran.]],
     examples = [[
   mimic show 12
   mimic show mimic --params

@@ -1,0 +1,50 @@
+-- Runs commands for the suites of this folder: exit code, standard output, standard error.
+local lfs = require "lfs"
+
+local shell = {}
+
+shell.mimic = os.getenv("MIMIC") or arg[-1] or "mimic"
+shell.source = os.getenv("MIMIC_SOURCE") or lfs.currentdir()
+
+---A new empty folder.
+---@return string
+function shell.folder()
+    local dir = os.tmpname()
+    os.remove(dir)
+    assert(lfs.mkdir(dir))
+    return dir
+end
+
+local function slurp(path)
+    local f = assert(io.open(path, "rb"))
+    local text = f:read("a")
+    f:close()
+    return text
+end
+shell.read = slurp
+
+---@param path string
+---@param text string
+function shell.write(path, text)
+    local f = assert(io.open(path, "wb"))
+    f:write(text)
+    f:close()
+end
+
+---Runs `mimic WORDS` in dir. `before` goes in front of the command (timeout, environment).
+---@param dir string
+---@param words string
+---@param before string|nil
+---@return integer code, string out, string err
+function shell.run(dir, words, before)
+    local command = ("cd '%s' && %s '%s' %s >out.txt 2>err.txt"):format(dir, before or "", shell.mimic, words)
+    local _, how, code = os.execute(command)
+    if how == "signal" then code = 128 + code end
+    return code, slurp(dir .. "/out.txt"), slurp(dir .. "/err.txt")
+end
+
+function shell.remove(dir)
+    os.execute("rm -rf '" .. dir .. "'")
+end
+
+return shell

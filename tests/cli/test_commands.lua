@@ -1,0 +1,213 @@
+-- The commands: exit codes, help that teaches, output forms, suggestions.
+package.path = (arg[0]:match("^(.*)/") or ".") .. "/?.lua;" .. package.path
+local cjson = require "cjson"
+local lu = require "luaunit"
+local shell = require "shell"
+
+local dir
+
+-- A script with a task of its own: fast, and fails or stops when told to.
+local toy = [[
+local m = require "mimic"
+m.experiment.task("toy", { defaults = { steps = 4, fail = false, name = "x" }, run = function(run)
+    for i = 1, run.config.steps do
+        run:log(i, { ["train/loss"] = 1 / i, ["val/acc"] = 10 * i })
+        run:progress { phase = "toy", epoch = i, epochs = run.config.steps, loss = 1 / i }
+        if run.config.fail and i == 3 then error("told to fail") end
+        run:checkpoint(i, { { "x", m.tensor { i + 0.0 } } }, {}, { final = i == run.config.steps })
+    end
+    run:result("toyset", "test", "acc", 12.5, 8, run.config.steps)
+end })
+local base = m.config { seeds = { 0 }, toy = { steps = 4 } }
+local runs = m.experiment "toys":run {
+    kind = "toy", name = base.toy.name or "first", seeds = base.seeds, config = base.toy,
+}
+print("mean " .. runs:summary("toyset", "test", "acc"))
+]]
+
+local TestCommands = {}
+
+function TestCommands.setUp()
+    dir = shell.folder()
+    shell.write(dir .. "/toy.lua", toy)
+end
+
+function TestCommands.tearDown()
+    shell.remove(dir)
+end
+
+local function run(words, before)
+    return shell.run(dir, words, before)
+end
+
+local function ok(words)
+    local code, out, err = run(words)
+    lu.assertEquals(code, 0, words .. "\n" .. out .. err)
+    return out, err
+end
+
+local function json(words)
+    return cjson.decode((ok(words)))
+end
+
+function TestCommands.test_every_command_has_help_with_an_example()
+    local list = ok "":match("Commands:\n(.-)\n\n")
+    for name in ("\n" .. list):gmatch("\n  (%l+)") do
+        local out = ok(name .. " --help")
+        lu.assertStrContains(out, "Usage: mimic " .. name)
+        lu.assertStrContains(out, "  mimic " .. name)
+        lu.assertEquals(ok("help " .. name), out)
+    end
+    for _, sub in ipairs { "synth", "check", "info" } do
+        lu.assertStrContains(ok("data " .. sub .. " --help"), "Example:")
+    end
+    lu.assertStrContains(ok "help op layernorm", "eps")
+    lu.assertStrContains(ok "--version", "mimic ")
+end
+
+function TestCommands.test_usage_errors()
+    for words, text in pairs {
+        ["rnu"] = "did you mean run?", ["run"] = "missing argument",
+            ["run nosuch.lua"] = "no script nosuch.lua",
+        ["run toy.lua toy.stesp=3"] = "did you mean toy.steps", ["run toy.lua steps"] = "key=value",
+        ["ls --bogus"] = "unknown option", ["help op layernrom"] = "did you mean layernorm",
+        ["bench --only vit-x"] = "did you mean vit-", ["-C nosuch ls"] = "-C nosuch",
+    } do
+        local code, _, err = run(words)
+        lu.assertEquals(code, 2, words .. ": " .. err)
+        lu.assertStrContains(err, text)
+    end
+end
+
+function TestCommands.test_database_errors()
+    local code, _, err = run "ls"
+    lu.assertEquals(code, 3)
+    lu.assertStrContains(err, "results/mimic.db")
+    shell.write(dir .. "/bad.db", "this is no database at all, but long enough to be looked at")
+    lu.assertEquals((run "--db bad.db ls"), 3)
+    lu.assertEquals((run "run toy.lua --db bad.db"), 3)
+end
+
+function TestCommands.test_run_prints_golden_lines_and_is_not_repeated()
+    local out, err = ok "run toy.lua seeds=[0,1]"
+    local golden = "toyset test acc 12.50 (n=8) step 4 sha "
+    local _, n = out:gsub(golden:gsub("%p", "%%%0"), "")
+    lu.assertEquals(n, 2)
+    lu.assertStrContains(out, "mean 12.50 ± 0.00 (n=2)")
+    lu.assertNil(err:find("\r", 1, true)) -- no terminal: whole lines, one an epoch
+    lu.assertStrContains(err, "mimic  toy 4/4  loss 0.250")
+    local again, quiet = ok "run toy.lua seeds=[0,1]"
+    lu.assertEquals(again, out)
+    lu.assertEquals(quiet, "")
+    lu.assertEquals(#json "query --json 'SELECT id FROM run'", 2)
+    local _, silent = ok "run toy.lua seeds=[5] --quiet"
+    lu.assertEquals(silent, "")
+end
+
+function TestCommands.test_dry_run()
+    local out = ok "run toy.lua seeds=[0,1] --dry-run"
+    lu.assertStrContains(out, "2 runs")
+    lu.assertEquals((run "ls"), 3)
+end
+
+function TestCommands.test_a_failed_run_is_summed_up_and_shown()
+    local code, _, err = run "run toy.lua toy.fail=true"
+    lu.assertEquals(code, 1)
+    lu.assertStrContains(err, "told to fail")
+    lu.assertStrContains(err, "saved at step 2; continue with")
+    lu.assertStrContains(err, "mimic run toy.lua toy.fail=true")
+    lu.assertStrContains(err, "1 of 1 runs failed")
+    lu.assertStrContains(ok "show 1", "told to fail")
+    lu.assertStrContains(ok "ls --state failed", "failed")
+    lu.assertEquals((run "resume 1"), 1) -- fails again at the same place
+    lu.assertStrContains(ok "show 1", "attempt 2")
+end
+
+function TestCommands.test_lists_and_curves()
+    ok "run toy.lua"
+    ok "run toy.lua toy.steps=6 toy.name=second"
+    local rows = json("ls --json --sort steps")
+    lu.assertEquals(#rows, 2)
+    lu.assertEquals(rows[1].name, "first")
+    lu.assertEquals(rows[2].value, 12.5)
+    lu.assertEquals(#json([[ls --json --where "steps > 4 AND state = 'done'"]]), 1)
+    lu.assertStrContains(select(3, run "ls --sort stpes"), "did you mean step")
+    lu.assertStrContains(ok "ls --csv", "id,name,kind")
+    lu.assertStrContains(ok "ls --box", "│")
+    lu.assertStrContains(ok "ls --md", "| ---")
+    lu.assertStrContains(ok "show second", "experiment toys")
+    lu.assertStrContains(ok "show 1 --script", "told to fail")
+    lu.assertStrContains(ok "log 1", "train/loss")
+    lu.assertStrContains(ok "log 1 train/loss --csv", "train/loss,3,0.3333333333333333")
+    local plot = ok "log 1 train/loss --plot"
+    lu.assertStrContains(plot, "┤")
+    lu.assertStrContains(plot, "train/loss 0.25")
+    lu.assertStrContains(select(3, run "log 1 train/los"), "did you mean train/loss")
+end
+
+function TestCommands.test_query_forms()
+    ok "run toy.lua"
+    lu.assertEquals(ok "query --csv 'SELECT 1 AS a, NULL AS b, 0.1 AS c'", "a,b,c\n1,,0.1\n")
+    lu.assertEquals(json("query --json 'SELECT 1 AS a, 0.1 AS c'"), { { a = 1, c = 0.1 } })
+    lu.assertStrContains(ok "query 'SELECT name, n FROM seed_stat'", "first")
+    lu.assertStrContains(ok "query --schema", "CREATE TABLE run")
+    local code, _, err = run "query 'DELETE FROM run'"
+    lu.assertEquals(code, 2)
+    lu.assertNotEquals(err, "")
+    lu.assertEquals(#json "query --json 'SELECT id FROM run'", 1)
+    lu.assertEquals((run "query 'SELEC 1'"), 2)
+end
+
+function TestCommands.test_report()
+    ok "run toy.lua seeds=[0,1,2]"
+    lu.assertStrContains(ok "report -o sub/r.html", "sub/r.html")
+    local html = shell.read(dir .. "/sub/r.html")
+    lu.assertStrContains(html, "12.50 ± 0.00")
+    lu.assertStrContains(html, "<svg")
+end
+
+function TestCommands.test_resume_uses_the_stored_script()
+    shell.write(dir .. "/flag.lua", "return true")
+    local script = toy:gsub("run%.config%.fail", "(flag and run.config.fail)")
+    script = "local flag = require 'flag'\n" .. script
+    shell.write(dir .. "/toy.lua", script)
+    lu.assertEquals((run "run toy.lua toy.fail=true"), 1)
+    shell.write(dir .. "/toy.lua", "error 'changed'")
+    os.remove(dir .. "/flag.lua")
+    local code, _, err = run "resume first"
+    lu.assertEquals(code, 1)
+    lu.assertStrContains(err, "continuing from step 2")
+    lu.assertStrContains(err, "told to fail")
+end
+
+function TestCommands.test_other_folder_and_database()
+    ok "-C . run toy.lua --db other/x.db"
+    lu.assertStrContains(ok "ls --db other/x.db", "first")
+end
+
+function TestCommands.test_data_check_of_damaged_pictures()
+    local synth = "data synth s -q --size 32 --general-train 4 --general-val 2 --faces-train 8 --faces-test 4"
+    lu.assertStrContains(ok(synth), "wrote 18 pictures")
+    lu.assertStrContains(ok(synth), "already")
+    local out = ok "data check s"
+    local _, lines = out:gsub("[^\n]+%.[jpegJPEG]+ 32 32 [%d.]+ [%d.]+ [%d.]+\n", "")
+    lu.assertEquals(lines, 18)
+    local first = out:match("^%S+")
+    local bytes = shell.read(dir .. "/" .. first)
+    shell.write(dir .. "/cut.jpg", bytes:sub(1, #bytes // 3))
+    shell.write(dir .. "/empty.jpg", "")
+    local code, bad = run(("data check cut.jpg empty.jpg nosuch.jpg %s"):format(first))
+    lu.assertEquals(code, 1)
+    local _, n = bad:gsub("[^\n]+\n", "")
+    lu.assertEquals(n, 4)
+    for _, name in ipairs { "cut", "empty", "nosuch" } do lu.assertStrContains(bad, name .. ".jpg: ") end
+    os.execute(("cd '%s' && tar -cf pack.tar --format=ustar s/general && cp pack.tar short.tar"):format(dir))
+    os.execute(("truncate -s -9000 '%s/short.tar'"):format(dir))
+    lu.assertStrContains(ok "data check pack.tar", "pack.tar:s/general/")
+    lu.assertEquals((run "data check short.tar"), 1)
+    local info = ok "data info s/faces"
+    lu.assertStrContains(info, "format rafdb")
+    lu.assertStrMatches(info:match("\nall[^\n]*"), "\nall%s+8%s+4")
+end
+
+os.exit(lu.LuaUnit.new():runSuiteByInstances { { "TestCommands", TestCommands } })
