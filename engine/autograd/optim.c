@@ -1,5 +1,6 @@
-/* Optimisers: parameters, gradients and state in flat arenas with a segment table, so that a step is one pass.
- * The rule: a parameter's handle stays what it was; only its bytes and its gradient's live in the arenas. */
+/* Optimisers: parameters, gradients and state in flat arenas with a segment table, so that a step
+ * is one pass. The rule: a parameter's handle stays what it was; only its bytes and its gradient's
+ * live in the arenas. */
 #include <math.h>
 #include <stdatomic.h>
 #include <string.h>
@@ -35,17 +36,20 @@ static mimic_status check_params(mimic_ctx *ctx, const mimic_param *params, int 
             return st;
         mimic_tensor_describe(t, name, sizeof name);
         if (t->dtype != MIMIC_F32 && t->dtype != MIMIC_F64)
-            return mimic_fail(ctx, MIMIC_EINVAL, "optimizer: parameter %d is not f32 or f64: %s", i + 1, name);
-        if (t->dtype != params[0].tensor->dtype)
-            return mimic_fail(ctx, MIMIC_EINVAL, "optimizer: parameter %d differs in dtype from the first: %s",
+            return mimic_fail(ctx, MIMIC_EINVAL, "optimizer: parameter %d is not f32 or f64: %s",
                               i + 1, name);
-        if (t->node || !mimic_tensor_contiguous(t))
-            return mimic_fail(ctx, MIMIC_EINVAL, "optimizer: parameter %d is not a contiguous leaf: %s", i + 1,
+        if (t->dtype != params[0].tensor->dtype)
+            return mimic_fail(ctx, MIMIC_EINVAL,
+                              "optimizer: parameter %d differs in dtype from the first: %s", i + 1,
                               name);
+        if (t->node || !mimic_tensor_contiguous(t))
+            return mimic_fail(ctx, MIMIC_EINVAL,
+                              "optimizer: parameter %d is not a contiguous leaf: %s", i + 1, name);
         for (int j = 0; j < i; j++)
             if (params[j].tensor == t)
-                return mimic_fail(ctx, MIMIC_EINVAL, "optimizer: parameters %d and %d are the same: %s", j + 1,
-                                  i + 1, name);
+                return mimic_fail(ctx, MIMIC_EINVAL,
+                                  "optimizer: parameters %d and %d are the same: %s", j + 1, i + 1,
+                                  name);
     }
     return MIMIC_OK;
 }
@@ -62,7 +66,8 @@ static mimic_status arena(mimic_ctx *ctx, mimic_dtype dtype, int64_t n, mimic_te
 static mimic_optim *handle_new(mimic_ctx *ctx, int n) {
     size_t count = (size_t)n;
     size_t at = (sizeof(mimic_optim) + 63) & ~(size_t)63;
-    char *block = mimic_calloc(ctx, at + count * (sizeof(mimic_segment) + 2 * sizeof(mimic_tensor *)));
+    char *block =
+        mimic_calloc(ctx, at + count * (sizeof(mimic_segment) + 2 * sizeof(mimic_tensor *)));
     if (!block)
         return NULL;
     atomic_fetch_sub(&ctx->alloc_live, 1); /* handles count as the host's, not the context's */
@@ -82,7 +87,8 @@ static int64_t lay_out(mimic_optim *o, const mimic_param *params) {
     int64_t shadows = 0;
     for (int i = 0; i < o->n; i++) {
         const mimic_tensor *t = params[i].tensor;
-        int64_t count = mimic_numel(t), room = (count + SEGMENT_ALIGN - 1) / SEGMENT_ALIGN * SEGMENT_ALIGN;
+        int64_t count = mimic_numel(t),
+                room = (count + SEGMENT_ALIGN - 1) / SEGMENT_ALIGN * SEGMENT_ALIGN;
         o->segments[i] = (mimic_segment){.offset = o->total,
                                          .count = count,
                                          .lr_scale = params[i].lr_scale,
@@ -106,8 +112,8 @@ static mimic_status make_shadow(mimic_optim *o, int i, const mimic_tensor *t) {
         stride[k] = step;
         step *= t->shape[k];
     }
-    mimic_status st = mimic_tensor_view(o->ctx, o->shadow, t->rank, t->shape, stride, o->segments[i].shadow,
-                                        "shadow", &o->shadows[i]);
+    mimic_status st = mimic_tensor_view(o->ctx, o->shadow, t->rank, t->shape, stride,
+                                        o->segments[i].shadow, "shadow", &o->shadows[i]);
     if (st != MIMIC_OK)
         return st;
     mimic_scope_forget(o->shadows[i]);
@@ -130,8 +136,8 @@ static void move_in(mimic_optim *o, int i) {
     mimic_tensor_repoint(grad, o->g, at);
 }
 
-mimic_status mimic_optim_new(mimic_ctx *ctx, const mimic_optim_config *cfg, const mimic_param *params,
-                             int n, mimic_optim **out) {
+mimic_status mimic_optim_new(mimic_ctx *ctx, const mimic_optim_config *cfg,
+                             const mimic_param *params, int n, mimic_optim **out) {
     mimic_status st = check_params(ctx, params, n);
     if (st != MIMIC_OK)
         return st;
@@ -183,7 +189,8 @@ void mimic_optim_free(mimic_optim *opt) {
     opt->free(opt->user, opt);
 }
 
-static mimic_status sum_squares(mimic_optim *o, const mimic_tensor *t, int64_t at, int64_t n, double *out) {
+static mimic_status sum_squares(mimic_optim *o, const mimic_tensor *t, int64_t at, int64_t n,
+                                double *out) {
     const char *p = (const char *)mimic_data(t) + (size_t)at * mimic_dtype_size(o->dtype);
     return o->ctx->backend->sum_squares(o->ctx, o->dtype, p, n, out);
 }
@@ -206,7 +213,8 @@ static double decayed_squares(const mimic_optim *o, const mimic_segment *s, doub
     return sum;
 }
 
-/* LARS: trust |w| / |g| of each matrix, g with weight decay; 1 where either norm is 0 (mae util/lars.py). */
+/* LARS: trust |w| / |g| of each matrix, g with weight decay; 1 where either norm is 0 (mae
+ * util/lars.py). */
 static mimic_status layer_ratios(mimic_optim *o, double grad_scale) {
     for (int i = 0; i < o->n; i++) {
         mimic_segment *s = &o->segments[i];
@@ -218,7 +226,8 @@ static mimic_status layer_ratios(mimic_optim *o, double grad_scale) {
             st = sum_squares(o, o->g, s->offset, s->count, &gg);
         if (st != MIMIC_OK)
             return st;
-        gg = s->weight_decay != 0 ? decayed_squares(o, s, grad_scale) : gg * grad_scale * grad_scale;
+        gg =
+            s->weight_decay != 0 ? decayed_squares(o, s, grad_scale) : gg * grad_scale * grad_scale;
         s->trust = ww > 0 && gg > 0 ? o->cfg.trust * sqrt(ww / gg) : 1;
     }
     return MIMIC_OK;

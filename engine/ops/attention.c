@@ -11,8 +11,8 @@ static mimic_status attention_sizes(const mimic_call *c, int qkv, int64_t sizes[
     if (s != MIMIC_OK)
         return s;
     if (heads < 1 || x->shape[2] == 0 || x->shape[2] % (3 * heads) != 0)
-        return mimic_shape_fail(c, "%lld columns are not q, k and v of %lld heads", (long long)x->shape[2],
-                                (long long)heads);
+        return mimic_shape_fail(c, "%lld columns are not q, k and v of %lld heads",
+                                (long long)x->shape[2], (long long)heads);
     sizes[0] = x->shape[0];
     sizes[1] = x->shape[1];
     sizes[2] = heads;
@@ -53,7 +53,8 @@ const mimic_op mimic_op_attention = {
     .cases = "qkv[2,5,24] heads=2; qkv[1,1,9] heads=1; qkv[1,70,48] heads=1; qkv[2,50,96] heads=1; "
              "qkv[3,17,30] heads=2; qkv[2,33,96]:bf16 heads=2; qkv[0,4,12] heads=2",
     .doc = "attention(qkv[B, T, 3*H*d], {heads=H}) -> y[B, T, H*d]\n"
-           "y = softmax(q k^T / sqrt(d)) v for each head; columns are q | k | v, head by head inside each. The "
+           "y = softmax(q k^T / sqrt(d)) v for each head; columns are q | k | v, head by head "
+           "inside each. The "
            "softmax is exact and computed in f32 (f64 for f64).",
 };
 
@@ -87,8 +88,10 @@ const mimic_op mimic_op_attention_bwd = {
     .attrs = {{"heads", MIMIC_ATTR_I64, NAN, NULL}},
     .shape = attention_bwd_shape,
     .inputs = "dy qkv y lse",
-    .cases = "dy[2,5,8] qkv[2,5,24] y[2,5,8] lse[2,2,5]=4 heads=2; dy[1,70,16] qkv[1,70,48] y[1,70,16] "
-             "lse[1,1,70]=6 heads=1; dy[2,33,32]:bf16 qkv[2,33,96]:bf16 y[2,33,32]:bf16 lse[2,2,33]=5 heads=2",
+    .cases =
+        "dy[2,5,8] qkv[2,5,24] y[2,5,8] lse[2,2,5]=4 heads=2; dy[1,70,16] qkv[1,70,48] y[1,70,16] "
+        "lse[1,1,70]=6 heads=1; dy[2,33,32]:bf16 qkv[2,33,96]:bf16 y[2,33,32]:bf16 lse[2,2,33]=5 "
+        "heads=2",
     .doc = "attention_bwd(dy, qkv, y, lse[B, H, T], {heads=H}) -> dqkv\n"
            "Gradient of attention; lse is the log-sum-exp of each query's scaled scores.",
 };

@@ -1,4 +1,5 @@
-/* linear: y = act(x w^T + b), the weight as [out, in] as in files; and the gradient of its activation. */
+/* linear: y = act(x w^T + b), the weight as [out, in] as in files; and the gradient of its
+ * activation. */
 #include "ops/shape_util.h"
 
 #define ACTS "none|relu|gelu|gelu_tanh"
@@ -24,7 +25,8 @@ static mimic_status linear_shape(mimic_call *c) {
     shape[x->rank - 1] = w->shape[0];
     mimic_out_set(c, 0, (mimic_dtype)x->dtype, x->rank, shape);
     /* The value before the activation; without one there is nothing to keep. */
-    mimic_save_set(c, 0, c->attrs.v[0].i ? (mimic_dtype)x->dtype : MIMIC_DTYPE_COUNT, x->rank, shape);
+    mimic_save_set(c, 0, c->attrs.v[0].i ? (mimic_dtype)x->dtype : MIMIC_DTYPE_COUNT, x->rank,
+                   shape);
     return MIMIC_OK;
 }
 
@@ -88,13 +90,17 @@ const mimic_op mimic_op_linear = {
     .shape = linear_shape,
     .vjp = linear_vjp,
     .inputs = "x weight bias?",
-    .cases = "x[2,5,8] weight[12,8] bias[12]; x[3,7] weight[5,7]; x[70,33] weight[65,33] bias[65] act=gelu; "
-             "x[2,3,6] weight[4,6] bias[4] act=gelu_tanh; x[9,6] weight[4,6] bias[4] act=relu; "
-             "x[8] weight[3,8] bias[3]; x[4,9] weight[4,9] - act=gelu; x[0,4] weight[3,4] bias[3]; "
-             "x[70,33]:bf16 weight[65,33]:bf16 bias[65] act=gelu; x[13,64]:bf16 weight[130,64]:bf16",
+    .cases =
+        "x[2,5,8] weight[12,8] bias[12]; x[3,7] weight[5,7]; x[70,33] weight[65,33] bias[65] "
+        "act=gelu; "
+        "x[2,3,6] weight[4,6] bias[4] act=gelu_tanh; x[9,6] weight[4,6] bias[4] act=relu; "
+        "x[8] weight[3,8] bias[3]; x[4,9] weight[4,9] - act=gelu; x[0,4] weight[3,4] bias[3]; "
+        "x[70,33]:bf16 weight[65,33]:bf16 bias[65] act=gelu; x[13,64]:bf16 weight[130,64]:bf16",
     .doc = "linear(x[..., K], weight[N, K] [, bias[N]] [, {act=\"none\"}]) -> y[..., N]\n"
-           "y = act(x weight^T + bias), act none, relu, gelu (exact erf) or gelu_tanh. bf16 x and weight give "
-           "bf16 y with f32 sums; the bias is f32 (f64 for f64). The gradients of weight and bias are f32.",
+           "y = act(x weight^T + bias), act none, relu, gelu (exact erf) or gelu_tanh. bf16 x and "
+           "weight give "
+           "bf16 y with f32 sums; the bias is f32 (f64 for f64). The gradients of weight and bias "
+           "are f32.",
 };
 
 static mimic_status act_bwd_shape(mimic_call *c) {
@@ -115,8 +121,9 @@ const mimic_op mimic_op_act_bwd = {
     .attrs = {{"act", MIMIC_ATTR_ENUM, 0, ACTS}},
     .shape = act_bwd_shape,
     .inputs = "dy pre",
-    .cases = "dy[3,7] pre[3,7] act=gelu; dy[70,33] pre[70,33] act=gelu_tanh; dy[5] pre[5] act=relu; "
-             "dy[4,20]:bf16 pre[4,20]:bf16 act=gelu; dy[4] pre[4]",
+    .cases =
+        "dy[3,7] pre[3,7] act=gelu; dy[70,33] pre[70,33] act=gelu_tanh; dy[5] pre[5] act=relu; "
+        "dy[4,20]:bf16 pre[4,20]:bf16 act=gelu; dy[4] pre[4]",
     .doc = "act_bwd(dy, pre [, {act=\"none\"}]) -> dpre\n"
            "dy times the derivative of the activation at `pre`.",
 };

@@ -15,7 +15,8 @@ static mimic_status matmul_shape(mimic_call *c) {
         return s;
     int64_t k = a->shape[a->rank - (ta ? 2 : 1)], kb = b->shape[b->rank - (tb ? 1 : 2)];
     if (k != kb)
-        return mimic_shape_fail(c, "inner sizes differ: %lld and %lld", (long long)k, (long long)kb);
+        return mimic_shape_fail(c, "inner sizes differ: %lld and %lld", (long long)k,
+                                (long long)kb);
     int rank = a->rank > b->rank ? a->rank : b->rank;
     int64_t shape[MIMIC_MAX_RANK];
     shape[rank - 2] = a->shape[a->rank - (ta ? 1 : 2)];
@@ -34,7 +35,8 @@ static mimic_status matmul_shape(mimic_call *c) {
 }
 
 /* *din = op(l) op(r), summed over the batch axes that the input lacks. */
-static mimic_status product(mimic_vjp *g, int i, mimic_tensor *l, mimic_tensor *r, bool tl, bool tr) {
+static mimic_status product(mimic_vjp *g, int i, mimic_tensor *l, mimic_tensor *r, bool tl,
+                            bool tr) {
     mimic_attrs a = {.v = {{.i = tl}, {.i = tr}, {.i = 0}}};
     mimic_tensor *in[2] = {l, r}, *full = NULL;
     mimic_status s = mimic_apply1(g->ctx, &mimic_op_matmul, &a, &full, 2, in);
@@ -103,13 +105,18 @@ const mimic_op mimic_op_matmul = {
     .shape = matmul_shape,
     .vjp = matmul_vjp,
     .inputs = "a b",
-    .cases = "a[5,7] b[7,9]; a[7,5] b[7,9] ta=true; a[5,7] b[9,7] tb=true; a[7,5] b[9,7] ta=true tb=true; "
-             "a[2,3,5,4] b[3,4,6]; a[3,4,5] b[1,4,6] ta=true; a[2,1,5,4] b[3,6,4] tb=true; a[2,5,4] b[4,6]; "
-             "a[2,5,4] b[6,4] tb=true; a[5,4] b[2,6,4] tb=true; a[70,33] b[33,130]; a[1,3] b[3,1]; "
-             "a[5,0] b[0,6]; a[0,4] b[4,6]; a[64,31]:bf16 b[31,70]:bf16; a[130,64]:bf16 b[130,72]:bf16 "
-             "ta=true out=f32; a[2,9,16]:bf16 b[20,16]:bf16 tb=true",
-    .doc = "matmul(a[..., M, K], b[..., K, N] [, {ta=false, tb=false, out=\"same\"}]) -> y[..., M, N]\n"
-           "Product of the last two axes; ta, tb: that operand is stored transposed. Batch axes broadcast. bf16 "
+    .cases =
+        "a[5,7] b[7,9]; a[7,5] b[7,9] ta=true; a[5,7] b[9,7] tb=true; a[7,5] b[9,7] ta=true "
+        "tb=true; "
+        "a[2,3,5,4] b[3,4,6]; a[3,4,5] b[1,4,6] ta=true; a[2,1,5,4] b[3,6,4] tb=true; a[2,5,4] "
+        "b[4,6]; "
+        "a[2,5,4] b[6,4] tb=true; a[5,4] b[2,6,4] tb=true; a[70,33] b[33,130]; a[1,3] b[3,1]; "
+        "a[5,0] b[0,6]; a[0,4] b[4,6]; a[64,31]:bf16 b[31,70]:bf16; a[130,64]:bf16 b[130,72]:bf16 "
+        "ta=true out=f32; a[2,9,16]:bf16 b[20,16]:bf16 tb=true",
+    .doc = "matmul(a[..., M, K], b[..., K, N] [, {ta=false, tb=false, out=\"same\"}]) -> y[..., M, "
+           "N]\n"
+           "Product of the last two axes; ta, tb: that operand is stored transposed. Batch axes "
+           "broadcast. bf16 "
            "operands are summed in f32 and give bf16, or f32 with out=\"f32\".",
 };
 

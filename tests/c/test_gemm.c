@@ -1,5 +1,6 @@
-/* Matrix products and attention against plain f64 loops: random sizes with odd edges, every transposition, dtype
- * and instruction set this machine has; equal bits for any number of threads. */
+/* Matrix products and attention against plain f64 loops: random sizes with odd edges, every
+ * transposition, dtype and instruction set this machine has; equal bits for any number of threads.
+ */
 #include <math.h>
 
 #include "core_util.h"
@@ -15,7 +16,8 @@ static mimic_ctx *open_isa(const char *isa) {
 }
 
 /* A tensor of normal numbers. */
-static mimic_tensor *random_tensor(mimic_ctx *ctx, mimic_dtype dtype, int rank, const int64_t *shape) {
+static mimic_tensor *random_tensor(mimic_ctx *ctx, mimic_dtype dtype, int rank,
+                                   const int64_t *shape) {
     mimic_tensor *t = NULL;
     ok(ctx, mimic_tensor_new(ctx, dtype, rank, shape, &t));
     int64_t n = mimic_tensor_count(t);
@@ -38,11 +40,12 @@ static double tolerance(mimic_dtype dtype) {
     return dtype == MIMIC_F64 ? 1e-12 : dtype == MIMIC_F32 ? 3e-6 : 1e-2;
 }
 
-static void assert_close(const double *got, const double *want, int64_t n, double tol, const char *what) {
+static void assert_close(const double *got, const double *want, int64_t n, double tol,
+                         const char *what) {
     for (int64_t i = 0; i < n; i++)
         if (!(fabs(got[i] - want[i]) <= tol * (1 + fabs(want[i]))))
-            fail_msg("%s: element %lld of %lld is %.9g, not %.9g", what, (long long)i, (long long)n, got[i],
-                     want[i]);
+            fail_msg("%s: element %lld of %lld is %.9g, not %.9g", what, (long long)i, (long long)n,
+                     got[i], want[i]);
 }
 
 static int64_t pick(int64_t most) {
@@ -53,8 +56,8 @@ static int64_t pick(int64_t most) {
 }
 
 /* One product c = op(a) op(b) of `batch` items (0 = plain matrices; b shared with `share`). */
-static void check_product(mimic_ctx *ctx, mimic_dtype dtype, bool f32_out, int64_t batch, bool share, int64_t m,
-                          int64_t n, int64_t k, bool ta, bool tb) {
+static void check_product(mimic_ctx *ctx, mimic_dtype dtype, bool f32_out, int64_t batch,
+                          bool share, int64_t m, int64_t n, int64_t k, bool ta, bool tb) {
     int64_t sa[3] = {batch, ta ? k : m, ta ? m : k}, sb[3] = {batch, tb ? n : k, tb ? k : n};
     int skip = batch == 0;
     mimic_tensor *a = random_tensor(ctx, dtype, 3 - skip, sa + skip);
@@ -63,14 +66,18 @@ static void check_product(mimic_ctx *ctx, mimic_dtype dtype, bool f32_out, int64
     mimic_attrs attrs = {.v = {{.i = ta}, {.i = tb}, {.i = f32_out}}};
     const mimic_op *op = mimic_op_find("matmul");
     char what[160];
-    snprintf(what, sizeof what, "%s %s%s %lld x %lldx%lldx%lld%s", mimic_isa(ctx), mimic_dtype_name(dtype),
-             f32_out ? "->f32" : "", (long long)batch, (long long)m, (long long)n, (long long)k,
-             ta ? (tb ? " TT" : " TN") : tb ? " NT" : " NN");
+    snprintf(what, sizeof what, "%s %s%s %lld x %lldx%lldx%lld%s", mimic_isa(ctx),
+             mimic_dtype_name(dtype), f32_out ? "->f32" : "", (long long)batch, (long long)m,
+             (long long)n, (long long)k,
+             ta   ? (tb ? " TT" : " TN")
+             : tb ? " NT"
+                  : " NN");
     for (int threads = 1; threads <= 3; threads++) {
         ok(ctx, mimic_set_threads(ctx, threads));
         ok(ctx, mimic_op_apply(ctx, op, in, 2, &attrs, &c[threads]));
         if (memcmp(mimic_tensor_data(c[1]), mimic_tensor_data(c[threads]),
-                   (size_t)mimic_tensor_count(c[1]) * mimic_dtype_size(mimic_tensor_dtype(c[1]))) != 0)
+                   (size_t)mimic_tensor_count(c[1]) * mimic_dtype_size(mimic_tensor_dtype(c[1]))) !=
+            0)
             fail_msg("%s: %d threads give other bits than one", what, threads);
     }
     double *da = read_all(ctx, a), *db = read_all(ctx, b), *dc = read_all(ctx, c[1]);
@@ -114,8 +121,8 @@ static void check_products(mimic_ctx *ctx) {
         for (int d = 0; d < 3; d++)
             for (int t = 0; t < 4; t++)
                 check_product(ctx, dtypes[d], dtypes[d] == MIMIC_BF16 && round % 2,
-                              round % 5 == 4 ? pick(9) : 0, round % 10 == 9, pick(140), pick(140), pick(140),
-                              t & 1, t & 2);
+                              round % 5 == 4 ? pick(9) : 0, round % 10 == 9, pick(140), pick(140),
+                              pick(140), t & 1, t & 2);
 }
 static void products(void **state) {
     (void)state;
@@ -166,7 +173,8 @@ static void check_linear(mimic_ctx *ctx) {
         if (round % 2) /* the value before the activation is written too */
             ok(ctx, mimic_tensor_set_requires_grad(ctx, w, true));
         ok(ctx, mimic_op_apply(ctx, mimic_op_find("linear"), in, 3, &attrs, &y));
-        double *dx = read_all(ctx, x), *dw = read_all(ctx, w), *db = read_all(ctx, b), *dy = read_all(ctx, y);
+        double *dx = read_all(ctx, x), *dw = read_all(ctx, w), *db = read_all(ctx, b),
+               *dy = read_all(ctx, y);
         double *want = malloc((size_t)(m * n) * sizeof *want);
         for (int64_t i = 0; i < m * n; i++) {
             double sum = bias ? db[i % n] : 0;
@@ -174,7 +182,8 @@ static void check_linear(mimic_ctx *ctx) {
                 sum += dx[i / n * k + j] * dw[i % n * k + j];
             want[i] = activate(act, sum);
         }
-        assert_close(dy, want, m * n, dtype == MIMIC_BF16 ? 1e-2 : tolerance(dtype) * sqrt((double)k), "linear");
+        assert_close(dy, want, m * n,
+                     dtype == MIMIC_BF16 ? 1e-2 : tolerance(dtype) * sqrt((double)k), "linear");
         free(want);
         free(dy);
         free(db);
@@ -192,8 +201,8 @@ static void linear_layers(void **state) {
 }
 
 /* y and the gradient of sum(y g) by plain loops. */
-static void attention_loops(const double *qkv, const double *g, double *y, double *dqkv, int64_t bs, int64_t t,
-                            int64_t h, int64_t d) {
+static void attention_loops(const double *qkv, const double *g, double *y, double *dqkv, int64_t bs,
+                            int64_t t, int64_t h, int64_t d) {
     double scale = 1 / sqrt((double)d), *p = malloc((size_t)(2 * t) * sizeof *p), *dp = p + t;
     memset(y, 0, (size_t)(bs * t * h * d) * sizeof *y);
     memset(dqkv, 0, (size_t)(3 * bs * t * h * d) * sizeof *dqkv);
@@ -233,8 +242,8 @@ static void attention_loops(const double *qkv, const double *g, double *y, doubl
 }
 
 static void check_attention(mimic_ctx *ctx) {
-    static const int64_t sizes[][4] = {{2, 5, 2, 4},  {1, 1, 1, 3},  {3, 65, 2, 32}, {1, 197, 1, 64},
-                                       {2, 50, 3, 7}, {1, 130, 1, 80}};
+    static const int64_t sizes[][4] = {{2, 5, 2, 4},    {1, 1, 1, 3},  {3, 65, 2, 32},
+                                       {1, 197, 1, 64}, {2, 50, 3, 7}, {1, 130, 1, 80}};
     static const mimic_dtype dtypes[] = {MIMIC_F32, MIMIC_BF16, MIMIC_F64};
     for (int round = 0; round < 18; round++) {
         const int64_t *s = sizes[round / 3], b = s[0], t = s[1], h = s[2], w = s[2] * s[3];
@@ -264,17 +273,20 @@ static void check_attention(mimic_ctx *ctx) {
             lse[i] = log(sum);
         }
         mimic_tensor *l;
-        ok(ctx, mimic_tensor_new(ctx, dtype == MIMIC_F64 ? MIMIC_F64 : MIMIC_F32, 3, (int64_t[]){b, h, t}, &l));
+        ok(ctx, mimic_tensor_new(ctx, dtype == MIMIC_F64 ? MIMIC_F64 : MIMIC_F32, 3,
+                                 (int64_t[]){b, h, t}, &l));
         ok(ctx, mimic_tensor_write(ctx, l, MIMIC_F64, lse, b * h * t));
         mimic_tensor *in[4] = {g, qkv, y, l};
         for (int threads = 1; threads <= 3; threads++) {
             ok(ctx, mimic_set_threads(ctx, threads));
-            ok(ctx, mimic_op_apply(ctx, mimic_op_find("attention_bwd"), in, 4, &attrs, &dqkv[threads]));
+            ok(ctx,
+               mimic_op_apply(ctx, mimic_op_find("attention_bwd"), in, 4, &attrs, &dqkv[threads]));
             assert_memory_equal(mimic_tensor_data(dqkv[1]), mimic_tensor_data(dqkv[threads]),
                                 (size_t)(3 * b * t * w) * mimic_dtype_size(dtype));
         }
         double *got = read_all(ctx, dqkv[1]);
-        assert_close(got, dwant, 3 * b * t * w, dtype == MIMIC_BF16 ? 2e-2 : 4 * tol, "attention_bwd");
+        assert_close(got, dwant, 3 * b * t * w, dtype == MIMIC_BF16 ? 2e-2 : 4 * tol,
+                     "attention_bwd");
         free(got);
         free(lse);
         free(dwant);
@@ -320,8 +332,9 @@ static void non_finite_values(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(products),  cmocka_unit_test(large_products),    cmocka_unit_test(linear_layers),
-        cmocka_unit_test(attention), cmocka_unit_test(non_finite_values),
+        cmocka_unit_test(products),          cmocka_unit_test(large_products),
+        cmocka_unit_test(linear_layers),     cmocka_unit_test(attention),
+        cmocka_unit_test(non_finite_values),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

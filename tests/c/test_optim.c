@@ -1,5 +1,5 @@
-/* Optimisers: golden Adam and AdamW trajectories, SGD and LARS against plain loops, arenas, shadows, clipping,
- * scale of gradients, failures, and handles that outlive their context. */
+/* Optimisers: golden Adam and AdamW trajectories, SGD and LARS against plain loops, arenas,
+ * shadows, clipping, scale of gradients, failures, and handles that outlive their context. */
 #include <math.h>
 
 #include "core_util.h"
@@ -7,7 +7,8 @@
 
 #define MOST 64
 
-static mimic_tensor *load(mimic_ctx *ctx, mimic_safetensors *f, const char *prefix, const char *name) {
+static mimic_tensor *load(mimic_ctx *ctx, mimic_safetensors *f, const char *prefix,
+                          const char *name) {
     char full[160];
     snprintf(full, sizeof full, "%s%s", prefix, name);
     int i = mimic_safetensors_find(f, full);
@@ -18,7 +19,8 @@ static mimic_tensor *load(mimic_ctx *ctx, mimic_safetensors *f, const char *pref
     return t;
 }
 
-static double load_number(mimic_ctx *ctx, mimic_safetensors *f, const char *prefix, const char *name, int at) {
+static double load_number(mimic_ctx *ctx, mimic_safetensors *f, const char *prefix,
+                          const char *name, int at) {
     mimic_tensor *t = load(ctx, f, prefix, name);
     double x = item(ctx, t, at);
     mimic_tensor_release(t);
@@ -74,8 +76,10 @@ static void trajectory(const char *file, mimic_optim_kind kind, const char *isa)
             ok(ctx, mimic_tensor_read(ctx, want, MIMIC_F64, b, count));
             for (int64_t k = 0; k < count; k++)
                 if (!(fabs(a[k] - b[k]) <= 1e-6 * fmax(1, fabs(b[k]))))
-                    fail_msg("%s step %d %s[%d]: %.9g, not %.9g", file, step, names[i], (int)k, a[k], b[k]);
-            ok(ctx, mimic_tensor_read(ctx, mimic_tensor_grad(params[i].tensor), MIMIC_F64, a, count));
+                    fail_msg("%s step %d %s[%d]: %.9g, not %.9g", file, step, names[i], (int)k,
+                             a[k], b[k]);
+            ok(ctx,
+               mimic_tensor_read(ctx, mimic_tensor_grad(params[i].tensor), MIMIC_F64, a, count));
             for (int64_t k = 0; k < count; k++)
                 assert_true(a[k] == 0);
             mimic_tensor_release(want);
@@ -158,7 +162,8 @@ static void momentum_run(mimic_optim_kind kind, int threads) {
     for (int i = 0; i < N + COLS; i++)
         assert_true(fabs(x[i] - y[i]) <= 1e-13 * (1 + fabs(x[i])));
     assert_null(mimic_optim_state(opt, 1));
-    assert_int_equal(mimic_tensor_count(mimic_optim_state(opt, 0)), (N + 63) / 64 * 64 + (COLS + 63) / 64 * 64);
+    assert_int_equal(mimic_tensor_count(mimic_optim_state(opt, 0)),
+                     (N + 63) / 64 * 64 + (COLS + 63) / 64 * 64);
     mimic_optim_free(opt);
     mimic_tensor_release(w);
     mimic_tensor_release(b);
@@ -202,7 +207,8 @@ static void norms_and_clipping(void **state) {
     ok(ctx, mimic_tensor_write(ctx, mimic_tensor_grad(b), MIMIC_F64, (double[]){8}, 1));
     ok(ctx, mimic_optim_step(opt, 1, 0.5, &norm));
     assert_true(fabs(norm - 5) < 1e-6);
-    assert_true(fabs(item(ctx, a, 1) - (1 - 0.6)) < 1e-5 && fabs(item(ctx, b, 0) - (5 - 0.8)) < 1e-5);
+    assert_true(fabs(item(ctx, a, 1) - (1 - 0.6)) < 1e-5 &&
+                fabs(item(ctx, b, 0) - (5 - 0.8)) < 1e-5);
     ok(ctx, mimic_tensor_write(ctx, mimic_tensor_grad(b), MIMIC_F64, (double[]){0.5}, 1));
     ok(ctx, mimic_optim_step(opt, 1, 1, &norm));
     assert_true(fabs(norm - 0.5) < 1e-6 && fabs(item(ctx, b, 0) - (5 - 0.8 - 0.5)) < 1e-5);
@@ -215,7 +221,8 @@ static void norms_and_clipping(void **state) {
     mimic_close(ctx);
 }
 
-/* Matrices have bf16 copies whose gradient arrives in the parameter's; the copies follow every update. */
+/* Matrices have bf16 copies whose gradient arrives in the parameter's; the copies follow every
+ * update. */
 static void shadows(void **state) {
     (void)state;
     mimic_ctx *ctx = open_ctx();
@@ -224,7 +231,8 @@ static void shadows(void **state) {
     mimic_tensor *w = random_leaf(ctx, MIMIC_F32, 2, (int64_t[]){3, 5}, &r);
     mimic_tensor *b = random_leaf(ctx, MIMIC_F32, 1, (int64_t[]){3}, &r);
     mimic_param params[2] = {{w, 1, 0}, {b, 1, 0}};
-    mimic_optim_config cfg = {.kind = MIMIC_ADAMW, .beta1 = 0.9, .beta2 = 0.999, .eps = 1e-8, .shadow_bf16 = true};
+    mimic_optim_config cfg = {
+        .kind = MIMIC_ADAMW, .beta1 = 0.9, .beta2 = 0.999, .eps = 1e-8, .shadow_bf16 = true};
     mimic_optim *opt;
     ok(ctx, mimic_optim_new(ctx, &cfg, params, 2, &opt));
     mimic_tensor *s = mimic_optim_shadow(opt, 0);
@@ -237,7 +245,8 @@ static void shadows(void **state) {
                         mimic_bf16_to_f32(mimic_f32_to_bf16((float)item(ctx, w, i))));
         mimic_tensor *x = NULL, *x16 = NULL, *y = NULL, *y32 = NULL, *loss = NULL;
         ok(ctx, mimic_tensor_new(ctx, MIMIC_F32, 2, (int64_t[]){2, 5}, &x));
-        ok(ctx, mimic_tensor_write(ctx, x, MIMIC_F64, (double[]){1, 2, 3, 4, 5, 1, 1, 1, 1, 1}, 10));
+        ok(ctx,
+           mimic_tensor_write(ctx, x, MIMIC_F64, (double[]){1, 2, 3, 4, 5, 1, 1, 1, 1, 1}, 10));
         mimic_attrs to16 = {.v = {{.i = MIMIC_BF16}}}, to32 = {.v = {{.i = MIMIC_F32}}};
         ok(ctx, try_op(ctx, "cast", x, NULL, &to16, &x16));
         mimic_tensor *in[3] = {x16, s, b};
@@ -245,7 +254,8 @@ static void shadows(void **state) {
         ok(ctx, try_op(ctx, "cast", y, NULL, &to32, &y32));
         ok(ctx, try_op(ctx, "sum", y32, NULL, NULL, &loss));
         ok(ctx, mimic_backward(ctx, loss));
-        assert_true(item(ctx, mimic_tensor_grad(w), 0) == 2 && item(ctx, mimic_tensor_grad(w), 14) == 6);
+        assert_true(item(ctx, mimic_tensor_grad(w), 0) == 2 &&
+                    item(ctx, mimic_tensor_grad(w), 14) == 6);
         assert_true(item(ctx, mimic_tensor_grad(b), 2) == 2);
         mimic_tensor_release(loss);
         mimic_tensor_release(y32);
@@ -264,13 +274,15 @@ static void shadows(void **state) {
     mimic_close(ctx);
 }
 
-/* Parameters survive the scope the optimiser was made in, and every failing allocation is only a status. */
+/* Parameters survive the scope the optimiser was made in, and every failing allocation is only a
+ * status. */
 static void scopes_and_failures(void **state) {
     (void)state;
     mimic_ctx *ctx = open_ctx();
     mimic_tensor *w = ramp(ctx, 2, 3, 1), *b = ramp(ctx, 0, 3, 1), *wrong = NULL;
     mimic_param params[3] = {{w, 1, 0}, {b, 1, 0}, {w, 1, 0}};
-    mimic_optim_config cfg = {.kind = MIMIC_ADAM, .beta1 = 0.9, .beta2 = 0.99, .eps = 1e-8, .shadow_bf16 = true};
+    mimic_optim_config cfg = {
+        .kind = MIMIC_ADAM, .beta1 = 0.9, .beta2 = 0.99, .eps = 1e-8, .shadow_bf16 = true};
     mimic_optim *opt = NULL;
     assert_int_equal(mimic_optim_new(ctx, &cfg, params, 3, &opt), MIMIC_EINVAL);
     assert_message(ctx, "parameters 1 and 3 are the same");
@@ -293,7 +305,8 @@ static void scopes_and_failures(void **state) {
     }
     mimic_scope_close(scope);
     mimic_scope_release(scope);
-    ok(ctx, mimic_tensor_write(ctx, mimic_tensor_grad(w), MIMIC_F64, (double[]){1, 1, 1, 1, 1, 1}, 6));
+    ok(ctx,
+       mimic_tensor_write(ctx, mimic_tensor_grad(w), MIMIC_F64, (double[]){1, 1, 1, 1, 1, 1}, 6));
     ok(ctx, mimic_optim_step(opt, 0.5, 1, NULL));
     assert_true(fabs(item(ctx, w, 0) - 0.5) < 1e-5 && item(ctx, b, 0) == 1);
     assert_true(mimic_tensor_alive(mimic_optim_shadow(opt, 0)));
@@ -307,8 +320,12 @@ static void scopes_and_failures(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(golden),  cmocka_unit_test(momentum),           cmocka_unit_test(lars_zero_weights),
-        cmocka_unit_test(shadows), cmocka_unit_test(norms_and_clipping), cmocka_unit_test(scopes_and_failures),
+        cmocka_unit_test(golden),
+        cmocka_unit_test(momentum),
+        cmocka_unit_test(lars_zero_weights),
+        cmocka_unit_test(shadows),
+        cmocka_unit_test(norms_and_clipping),
+        cmocka_unit_test(scopes_and_failures),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -1,10 +1,11 @@
-/* Multi-head self-attention, one (image, head) per task with everything of it in cache: rows of q, k, v are
- * gathered from the qkv buffer, scores are made for ROWS queries at a time, softmax is exact. All arithmetic in
- * f32 (f64 for f64), also for bf16 tensors. */
+/* Multi-head self-attention, one (image, head) per task with everything of it in cache: rows of q,
+ * k, v are gathered from the qkv buffer, scores are made for ROWS queries at a time, softmax is
+ * exact. All arithmetic in f32 (f64 for f64), also for bf16 tensors. */
 #ifdef T
 
-/* rows x d values, `ld` apart, into dense rows of dp (zero-padded). The rows of a head lie too far apart for
- * the hardware to foresee, so the same rows of this thread's likely next task, `next` values on, are fetched. */
+/* rows x d values, `ld` apart, into dense rows of dp (zero-padded). The rows of a head lie too far
+ * apart for the hardware to foresee, so the same rows of this thread's likely next task, `next`
+ * values on, are fetched. */
 static void NAME(gather)(const T *src, int64_t ld, int64_t rows, int64_t d, REAL *out, int64_t dp,
                          int64_t next) {
     for (int64_t i = 0; i < rows; i++, src += ld, out += dp) {
@@ -17,7 +18,8 @@ static void NAME(gather)(const T *src, int64_t ld, int64_t rows, int64_t d, REAL
             RSTORE(out + j, LOADN(src + j, d - j));
     }
 }
-static void NAME(put_rows)(const REAL *src, int64_t dp, int64_t rows, int64_t d, T *out, int64_t ld) {
+static void NAME(put_rows)(const REAL *src, int64_t dp, int64_t rows, int64_t d, T *out,
+                           int64_t ld) {
     for (int64_t i = 0; i < rows; i++, src += dp, out += ld) {
         int64_t j = 0;
         for (; j + W <= d; j += W)
@@ -26,35 +28,43 @@ static void NAME(put_rows)(const REAL *src, int64_t dp, int64_t rows, int64_t d,
             STOREN(out + j, RLOAD(src + j), d - j);
     }
 }
-/* From the rows of a head to those of the head `ahead` tasks later, in a buffer of `columns` per token. */
+/* From the rows of a head to those of the head `ahead` tasks later, in a buffer of `columns` per
+ * token. */
 static int64_t NAME(to_next)(const attention_job *a, int64_t item, int64_t columns) {
     int64_t n = item + a->ahead;
-    return (n / a->heads - item / a->heads) * a->t * columns + (n % a->heads - item % a->heads) * a->d;
+    return (n / a->heads - item / a->heads) * a->t * columns +
+           (n % a->heads - item % a->heads) * a->d;
 }
 /* k [t,d] as panels of its transpose. */
 static void NAME(panels)(const attention_job *a, const REAL *k, REAL *out) {
     const int nr = gemm_nr(a->kind);
     for (int64_t j = 0; j < a->t; j += nr, out += a->d * nr)
-        KERNEL(gemm_pack_b)(a->kind, ACCUM, true, k, a->dp, j, a->t - j < nr ? a->t - j : nr, 0, a->d, a->d,
-                            out);
+        KERNEL(gemm_pack_b)
+        (a->kind, ACCUM, true, k, a->dp, j, a->t - j < nr ? a->t - j : nr, 0, a->d, a->d, out);
 }
 /* out[r,tp] = x[r,d] . y^T, y as panels. */
-static void NAME(scores)(const attention_job *a, int64_t r, const REAL *x, const REAL *y, REAL *out) {
+static void NAME(scores)(const attention_job *a, int64_t r, const REAL *x, const REAL *y,
+                         REAL *out) {
     const int64_t size = sizeof(REAL), nr = gemm_nr(a->kind);
-    KERNEL(gemm_block)(a->kind, r, a->t, a->d, x, a->dp * size, false, y, nr * size, a->d * nr * size, out,
-                       a->tp * size, false);
+    KERNEL(gemm_block)
+    (a->kind, r, a->t, a->d, x, a->dp * size, false, y, nr * size, a->d * nr * size, out,
+     a->tp * size, false);
 }
 /* out[r,d] = p[r,t] . v[t,d] */
-static void NAME(mix_rows)(const attention_job *a, int64_t r, const REAL *p, const REAL *v, REAL *out) {
+static void NAME(mix_rows)(const attention_job *a, int64_t r, const REAL *p, const REAL *v,
+                           REAL *out) {
     const int64_t size = sizeof(REAL);
-    KERNEL(gemm_block)(a->kind, r, a->dp, a->t, p, a->tp * size, false, v, a->dp * size,
-                       gemm_nr(a->kind) * size, out, a->dp * size, false);
+    KERNEL(gemm_block)
+    (a->kind, r, a->dp, a->t, p, a->tp * size, false, v, a->dp * size, gemm_nr(a->kind) * size, out,
+     a->dp * size, false);
 }
 /* out[t,d] (=|+=) p[r,t]^T . x[r,d] */
-static void NAME(spread)(const attention_job *a, int64_t r, const REAL *p, const REAL *x, REAL *out, bool add) {
+static void NAME(spread)(const attention_job *a, int64_t r, const REAL *p, const REAL *x, REAL *out,
+                         bool add) {
     const int64_t size = sizeof(REAL);
-    KERNEL(gemm_block)(a->kind, a->t, a->dp, r, p, a->tp * size, true, x, a->dp * size,
-                       gemm_nr(a->kind) * size, out, a->dp * size, add);
+    KERNEL(gemm_block)
+    (a->kind, a->t, a->dp, r, p, a->tp * size, true, x, a->dp * size, gemm_nr(a->kind) * size, out,
+     a->dp * size, add);
 }
 
 static void NAME(forward)(void *arg, int64_t item, int worker) {
@@ -65,7 +75,8 @@ static void NAME(forward)(void *arg, int64_t item, int worker) {
     T *y = (T *)a->y + image * t * width + head * d;
     REAL *lse = a->lse ? (REAL *)a->lse + item * t : NULL;
     REAL *q = (REAL *)(a->scratch + (size_t)worker * a->scratch_size);
-    REAL *k = q + t * dp, *v = k + t * dp, *kt = v + t * dp, *p = kt + d * a->tp, *o = p + ROWS * a->tp;
+    REAL *k = q + t * dp, *v = k + t * dp, *kt = v + t * dp, *p = kt + d * a->tp,
+         *o = p + ROWS * a->tp;
     const REAL scale = (REAL)a->scale;
     const int64_t next = NAME(to_next)(a, item, 3 * width);
     NAME(gather)(qkv, 3 * width, t, d, q, dp, next);
@@ -114,7 +125,8 @@ static void NAME(backward)(void *arg, int64_t item, int worker) {
     const REAL *lse = (const REAL *)a->lse + item * t;
     REAL *q = (REAL *)(a->scratch + (size_t)worker * a->scratch_size);
     REAL *k = q + t * dp, *v = k + t * dp, *g = v + t * dp, *dk = g + t * dp, *dv = dk + t * dp;
-    REAL *kt = dv + t * dp, *vt = kt + d * tp, *p = vt + d * tp, *ds = p + ROWS * tp, *dq = ds + ROWS * tp;
+    REAL *kt = dv + t * dp, *vt = kt + d * tp, *p = vt + d * tp, *ds = p + ROWS * tp,
+         *dq = ds + ROWS * tp;
     const REAL scale = (REAL)a->scale;
     const int64_t next = NAME(to_next)(a, item, 3 * width);
     NAME(gather)(qkv, 3 * width, t, d, q, dp, next);
@@ -152,7 +164,7 @@ static void NAME(backward)(void *arg, int64_t item, int worker) {
 #else
 #include "backend/cpu/gemm.h"
 
-#define ROWS 48           /* queries at a time: a multiple of every GEMM_MR */
+#define ROWS 48            /* queries at a time: a multiple of every GEMM_MR */
 #define SERIAL_WORK 300000 /* multiply-adds below which threads are not woken */
 
 typedef struct attention_job {
@@ -169,9 +181,10 @@ typedef struct attention_job {
 #define FAMILY "backend/cpu/attention.c"
 #include "backend/cpu/each_float.h"
 
-/* Scratch of `wide` [t,dp], `panels` [d,tp] and `blocks` [ROWS,tp] per worker, then fn for every head. */
-static mimic_status run(mimic_call *c, attention_job *a, const mimic_tensor *qkv, int wide, int panels,
-                        int blocks, void (*fn)(void *, int64_t, int)) {
+/* Scratch of `wide` [t,dp], `panels` [d,tp] and `blocks` [ROWS,tp] per worker, then fn for every
+ * head. */
+static mimic_status run(mimic_call *c, attention_job *a, const mimic_tensor *qkv, int wide,
+                        int panels, int blocks, void (*fn)(void *, int64_t, int)) {
     a->kind = qkv->dtype == MIMIC_F64 ? GEMM_F64 : GEMM_F32;
     a->qkv = mimic_data(qkv);
     a->heads = c->attrs.v[0].i;
@@ -181,7 +194,8 @@ static mimic_status run(mimic_call *c, attention_job *a, const mimic_tensor *qkv
     const int64_t w = gemm_vector(a->kind), nr = gemm_nr(a->kind), heads = qkv->shape[0] * a->heads;
     a->dp = (a->d + w - 1) / w * w;
     a->tp = (a->t + nr - 1) / nr * nr;
-    int64_t reals = wide * a->t * a->dp + panels * a->d * a->tp + blocks * ROWS * a->tp + ROWS * a->dp;
+    int64_t reals =
+        wide * a->t * a->dp + panels * a->d * a->tp + blocks * ROWS * a->tp + ROWS * a->dp;
     a->scratch_size = (size_t)(reals * gemm_unit(a->kind) + 63) & ~(size_t)63;
     if (heads * a->t == 0)
         return MIMIC_OK;
@@ -204,7 +218,8 @@ static mimic_status run(mimic_call *c, attention_job *a, const mimic_tensor *qkv
 }
 
 mimic_status KERNEL(attention)(mimic_call *c) {
-    attention_job a = {.y = mimic_data(c->out[0]), .lse = c->save[0] ? mimic_data(c->save[0]) : NULL};
+    attention_job a = {.y = mimic_data(c->out[0]),
+                       .lse = c->save[0] ? mimic_data(c->save[0]) : NULL};
     return run(c, &a, c->in[0], 3, 1, 1, BY_FLOAT(c->in[0]->dtype, forward));
 }
 

@@ -1,18 +1,20 @@
-/* The matrix product around the register tile: packs B into panels, cuts C into tiles of about GEMM_MAX_MB rows
- * that the threads claim, and blocks k for the caches. Tile shape may follow the number of threads, since an
- * element's arithmetic does not depend on it; the blocks of k are fixed. */
+/* The matrix product around the register tile: packs B into panels, cuts C into tiles of about
+ * GEMM_MAX_MB rows that the threads claim, and blocks k for the caches. Tile shape may follow the
+ * number of threads, since an element's arithmetic does not depend on it; the blocks of k are
+ * fixed. */
 #include "backend/cpu/gemm.h"
 
-#define GEMM_PACKED_LIMIT (8 << 20) /* bytes of B packed at a time, where partial sums can wait in C */
-#define GEMM_SERIAL_WORK 1000000    /* multiply-adds below which threads are not woken */
+#define GEMM_PACKED_LIMIT                                                                          \
+    (8 << 20)                    /* bytes of B packed at a time, where partial sums can wait in C */
+#define GEMM_SERIAL_WORK 1000000 /* multiply-adds below which threads are not woken */
 
 typedef struct gemm_job {
     gemm_args g;
     gemm_kind kind;
     int unit, nr;
-    int64_t K, units;       /* elements and units of k */
-    bool a_packed;          /* A is copied into scratch, else read in place */
-    bool b_packed, direct;  /* sums wait in C itself */
+    int64_t K, units;               /* elements and units of k */
+    bool a_packed;                  /* A is copied into scratch, else read in place */
+    bool b_packed, direct;          /* sums wait in C itself */
     int64_t mb, nb, tasks_n, tasks; /* a task: mb rows by nb panels */
     int64_t panels, k0, k1;         /* units packed now */
     char *packed;                   /* panels, (k1-k0)*nr units each */
@@ -29,16 +31,17 @@ static int64_t up(int64_t n, int64_t step) {
     return (n + step - 1) / step;
 }
 
-/* One register tile at (row, panel j) for units kb..kb+kc of A at `a`; finishes it after the last unit. */
+/* One register tile at (row, panel j) for units kb..kb+kc of A at `a`; finishes it after the last
+ * unit. */
 static void tile(const gemm_job *job, int64_t row, int m, int64_t j, const char *a, int64_t lda,
                  int64_t kb, int64_t kc, char *sums, int64_t sums_ld) {
     const gemm_args *g = &job->g;
     const int w = gemm_vector(job->kind), size = job->kind == GEMM_F64 ? 8 : 4;
     int64_t col = j * job->nr;
     int n = (int)min64(job->nr, g->n - col), nv = (n + w - 1) / w;
-    const char *b = job->b_packed
-                        ? job->packed + (j * (job->k1 - job->k0) + kb - job->k0) * job->nr * job->unit
-                        : (const char *)g->b + (kb * g->ldb + col) * job->unit;
+    const char *b =
+        job->b_packed ? job->packed + (j * (job->k1 - job->k0) + kb - job->k0) * job->nr * job->unit
+                      : (const char *)g->b + (kb * g->ldb + col) * job->unit;
     int64_t ldb = (job->b_packed ? job->nr : g->ldb) * job->unit;
     bool last = kb + kc == job->units, edge = job->direct && n % w != 0;
     bool finish = last && (edge || !job->direct || g->bias || g->act != GEMM_ACT_NONE);
@@ -66,14 +69,16 @@ static void run_task(const gemm_job *job, int64_t task, int worker) {
     int64_t m0 = task / job->tasks_n * job->mb, m1 = min64(m0 + job->mb, g->m);
     int64_t j0 = task % job->tasks_n * job->nb, j1 = min64(j0 + job->nb, job->panels);
     char *copy = job->scratch ? job->scratch + (size_t)worker * job->scratch_size : NULL;
-    char *sums = job->direct ? (char *)g->c + (m0 * g->ldc + j0 * job->nr) * size : copy + job->a_size;
+    char *sums =
+        job->direct ? (char *)g->c + (m0 * g->ldc + j0 * job->nr) * size : copy + job->a_size;
     int64_t sums_ld = (job->direct ? g->ldc : job->nb * job->nr) * size;
     for (int64_t kb = job->k0; kb < job->k1; kb += GEMM_BLOCK_K) {
         int64_t kc = min64(GEMM_BLOCK_K, job->k1 - kb);
         const char *a = copy;
         int64_t lda, group; /* bytes from one group of GEMM_MR rows to the next */
         if (job->a_packed) {
-            KERNEL(gemm_pack_a)(job->kind, g->in, g->ta, g->a, g->lda, m0, m1 - m0, kb, kb + kc, job->K, copy);
+            KERNEL(gemm_pack_a)
+            (job->kind, g->in, g->ta, g->a, g->lda, m0, m1 - m0, kb, kb + kc, job->K, copy);
             lda = (g->ta ? GEMM_MR : kc) * job->unit;
             group = g->ta ? GEMM_GROUP(kc, job->unit) : GEMM_MR * lda;
         } else {
@@ -83,8 +88,8 @@ static void run_task(const gemm_job *job, int64_t task, int worker) {
         }
         for (int64_t j = j0; j < j1; j++)
             for (int64_t i = m0; i < m1; i += GEMM_MR)
-                tile(job, i, (int)min64(GEMM_MR, m1 - i), j, a + (i - m0) / GEMM_MR * group, lda, kb, kc,
-                     sums + (i - m0) * sums_ld + (j - j0) * job->nr * size, sums_ld);
+                tile(job, i, (int)min64(GEMM_MR, m1 - i), j, a + (i - m0) / GEMM_MR * group, lda,
+                     kb, kc, sums + (i - m0) * sums_ld + (j - j0) * job->nr * size, sums_ld);
     }
 }
 static void task_fn(void *arg, int64_t i, int worker) {
@@ -97,9 +102,9 @@ static void pack_fn(void *arg, int64_t i, int worker) {
     (void)worker;
     int64_t blocks = up(job->k1 - job->k0, GEMM_BLOCK_K), j = i / blocks;
     int64_t kb = job->k0 + i % blocks * GEMM_BLOCK_K, ke = min64(kb + GEMM_BLOCK_K, job->k1);
-    KERNEL(gemm_pack_b)(job->kind, g->in, g->tb, g->b, g->ldb, j * job->nr,
-                        min64(job->nr, g->n - j * job->nr), kb, ke, job->K,
-                        job->packed + (j * (job->k1 - job->k0) + kb - job->k0) * job->nr * job->unit);
+    KERNEL(gemm_pack_b)
+    (job->kind, g->in, g->tb, g->b, g->ldb, j * job->nr, min64(job->nr, g->n - j * job->nr), kb, ke,
+     job->K, job->packed + (j * (job->k1 - job->k0) + kb - job->k0) * job->nr * job->unit);
 }
 
 /* Units of k packed at a time. */
@@ -190,11 +195,12 @@ static void plan(gemm_job *job, int threads) {
         job->scratch_size += (size_t)(rows * job->nb * job->nr) * sizeof(float);
 }
 
-mimic_status KERNEL(gemm)(mimic_ctx *ctx, const gemm_args *args, int64_t batch, int64_t sa, int64_t sb,
-                          int64_t sc) {
+mimic_status KERNEL(gemm)(mimic_ctx *ctx, const gemm_args *args, int64_t batch, int64_t sa,
+                          int64_t sb, int64_t sc) {
     if (args->m == 0 || args->n == 0 || batch == 0)
         return MIMIC_OK;
-    const int64_t in = (int64_t)mimic_dtype_size(args->in), out = (int64_t)mimic_dtype_size(args->out);
+    const int64_t in = (int64_t)mimic_dtype_size(args->in),
+                  out = (int64_t)mimic_dtype_size(args->out);
     if (args->k == 0) { /* an empty sum */
         const char zeros[GEMM_NR_MAX * sizeof(double)] = {0};
         for (int64_t i = 0; i < batch; i++) {
@@ -209,7 +215,8 @@ mimic_status KERNEL(gemm)(mimic_ctx *ctx, const gemm_args *args, int64_t batch, 
     gemm_job job = {.g = *args, .batch = batch, .sa = sa * in, .sb = sb * in, .sc = sc * out};
     int threads = mimic_threads(ctx);
     double work = (double)args->m * (double)args->n * (double)args->k;
-    bool items = batch > 1 && (batch >= 2 * threads || work < GEMM_SERIAL_WORK); /* an item is a task */
+    bool items =
+        batch > 1 && (batch >= 2 * threads || work < GEMM_SERIAL_WORK); /* an item is a task */
     bool serial = work * (items ? (double)batch : 1.0) < GEMM_SERIAL_WORK;
     if (serial)
         threads = 1;
@@ -248,8 +255,9 @@ mimic_status KERNEL(gemm)(mimic_ctx *ctx, const gemm_args *args, int64_t batch, 
     return MIMIC_OK;
 }
 
-void KERNEL(gemm_block)(gemm_kind kind, int64_t m, int64_t n, int64_t k, const void *a, int64_t lda, bool kmajor,
-                        const void *b, int64_t ldb, int64_t panel, void *c, int64_t ldc, bool add) {
+void KERNEL(gemm_block)(gemm_kind kind, int64_t m, int64_t n, int64_t k, const void *a, int64_t lda,
+                        bool kmajor, const void *b, int64_t ldb, int64_t panel, void *c,
+                        int64_t ldc, bool add) {
     const int nr = gemm_nr(kind), w = gemm_vector(kind), unit = gemm_unit(kind);
     const int64_t size = kind == GEMM_F64 ? 8 : 4;
     for (int64_t kb = 0; kb < k; kb += GEMM_BLOCK_K) {
@@ -258,9 +266,11 @@ void KERNEL(gemm_block)(gemm_kind kind, int64_t m, int64_t n, int64_t k, const v
             int nv = (int)up(min64(nr, n - j), w);
             const char *bp = (const char *)b + j / nr * panel + kb * ldb;
             for (int64_t i = 0; i < m; i += GEMM_MR) {
-                const char *ap = (const char *)a + (kmajor ? kb * lda + i * unit : i * lda + kb * unit);
-                KERNEL(gemm_tile)(kind, kmajor, (int)min64(GEMM_MR, m - i), nv)(
-                    kc, ap, lda, bp, ldb, (char *)c + i * ldc + j * size, ldc, add || kb > 0);
+                const char *ap =
+                    (const char *)a + (kmajor ? kb * lda + i * unit : i * lda + kb * unit);
+                KERNEL(gemm_tile)
+                (kind, kmajor, (int)min64(GEMM_MR, m - i),
+                 nv)(kc, ap, lda, bp, ldb, (char *)c + i * ldc + j * size, ldc, add || kb > 0);
             }
         }
     }

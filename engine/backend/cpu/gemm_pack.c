@@ -1,5 +1,6 @@
-/* Packing of operands for the register tile: panels of B, blocks of A, with widening or pairing of bf16. A copy
- * is written once and read many times, so it is what keeps transposed and strided operands at full speed. */
+/* Packing of operands for the register tile: panels of B, blocks of A, with widening or pairing of
+ * bf16. A copy is written once and read many times, so it is what keeps transposed and strided
+ * operands at full speed. */
 #include "backend/cpu/gemm.h"
 
 #define PREFETCH 16 /* rows */
@@ -29,9 +30,10 @@ static uint32_t load_unit(const char *p, bool widen) {
     return u;
 }
 
-/* out[k*nr + j] = row j of src at unit k, for k < kc, j < n: 4x4 blocks, one cache line of a row at a time. */
-SIMD_FN void transpose32(const char *src, int64_t ld, int64_t n, int64_t kc, uint32_t *out, int64_t nr,
-                         bool widen) {
+/* out[k*nr + j] = row j of src at unit k, for k < kc, j < n: 4x4 blocks, one cache line of a row at
+ * a time. */
+SIMD_FN void transpose32(const char *src, int64_t ld, int64_t n, int64_t kc, uint32_t *out,
+                         int64_t nr, bool widen) {
     const int step = widen ? 2 : 4;
     int64_t n4 = n & ~(int64_t)3, k4 = kc & ~(int64_t)3;
     for (int64_t kb = 0; kb < k4; kb += 16) {
@@ -83,8 +85,8 @@ SIMD_FN void widen(const uint16_t *src, int64_t n, float *out) {
 }
 
 /* n units of row k of a matrix that is stored with k as its outer axis. */
-SIMD_FN void row_units(gemm_kind kind, mimic_dtype dtype, const char *src, int64_t ld, int64_t k, int64_t K,
-                       int64_t n, void *out) {
+SIMD_FN void row_units(gemm_kind kind, mimic_dtype dtype, const char *src, int64_t ld, int64_t k,
+                       int64_t K, int64_t n, void *out) {
     if (kind == GEMM_PAIRS) {
         const uint16_t *lo = (const uint16_t *)src + 2 * k * ld;
         interleave(lo, 2 * k + 1 < K ? lo + ld : NULL, n, out);
@@ -162,7 +164,8 @@ void KERNEL(gemm_pack_a)(gemm_kind kind, mimic_dtype dtype, bool trans, const vo
     double row[GEMM_MAX_MB];
     for (int64_t k = k0; k < k1; k++, o += GEMM_MR * unit) {
         const char *r = (const char *)row;
-        for (int64_t p = 0; p < per; p++) /* pieces of far rows: the hardware does not see them coming */
+        for (int64_t p = 0; p < per;
+             p++) /* pieces of far rows: the hardware does not see them coming */
             for (int64_t b = 0; b < m * size; b += 64)
                 __builtin_prefetch(s + (k * per + p + PREFETCH) * ld * size + b);
         if (kind == GEMM_F64 || dtype == MIMIC_F32)

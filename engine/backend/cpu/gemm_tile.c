@@ -1,5 +1,5 @@
-/* The register tile, written once and unrolled for every height, width and layout of A: an edge of a matrix
- * runs the same arithmetic as its middle, only on fewer registers. */
+/* The register tile, written once and unrolled for every height, width and layout of A: an edge of
+ * a matrix runs the same arithmetic as its middle, only on fewer registers. */
 #ifdef UNIT
 
 /* Always inlined with constant m, nv and kmajor, so that the accumulators are registers. */

@@ -1,5 +1,5 @@
-/* linear: y = act(x . w^T + b) in one product; the finish of its rows, shared with matmul; and the gradient of
- * its activation. Activations: exact-erf and tanh GELU, ReLU. */
+/* linear: y = act(x . w^T + b) in one product; the finish of its rows, shared with matmul; and the
+ * gradient of its activation. Activations: exact-erf and tanh GELU, ReLU. */
 #ifdef T
 
 SIMD_FN VEC NAME(activate)(VEC x, enum gemm_act act) {
@@ -10,8 +10,7 @@ SIMD_FN VEC NAME(activate)(VEC x, enum gemm_act act) {
     case GEMM_ACT_GELU:
         return x * vnormal(x, &pdf);
     case GEMM_ACT_GELU_TANH:
-        return x * (REAL)0.5 *
-               (vtanh(x * (x * x * (REAL)GELU_CUBIC + 1) * (REAL)GELU_SCALE) + 1);
+        return x * (REAL)0.5 * (vtanh(x * (x * x * (REAL)GELU_CUBIC + 1) * (REAL)GELU_SCALE) + 1);
     default:
         return x;
     }
@@ -58,13 +57,15 @@ SIMD_FN void NAME(finish_rows)(const gemm_args *g, int64_t row, int64_t m, int64
         int64_t at = (row + i) * g->ldc + col, j = 0;
         T *c = (T *)g->c + at, *pre = g->pre ? (T *)g->pre + at : NULL;
         for (; j + W <= n; j += W)
-            NAME(finish_vector)(sum + j, bias ? bias + j : NULL, pre ? pre + j : NULL, c + j, act, W);
+            NAME(finish_vector)
+            (sum + j, bias ? bias + j : NULL, pre ? pre + j : NULL, c + j, act, W);
         if (j < n)
-            NAME(finish_vector)(sum + j, bias ? bias + j : NULL, pre ? pre + j : NULL, c + j, act, n - j);
+            NAME(finish_vector)
+            (sum + j, bias ? bias + j : NULL, pre ? pre + j : NULL, c + j, act, n - j);
     }
 }
-static void NAME(finish)(const gemm_args *g, int64_t row, int64_t m, int64_t col, int64_t n, const void *sum,
-                         int64_t ld) {
+static void NAME(finish)(const gemm_args *g, int64_t row, int64_t m, int64_t col, int64_t n,
+                         const void *sum, int64_t ld) {
     switch (g->act) {
     case GEMM_ACT_RELU:
         NAME(finish_rows)(g, row, m, col, n, sum, ld, GEMM_ACT_RELU);
@@ -116,7 +117,8 @@ static void NAME(act_bwd_chunk)(void *arg, int64_t i, int worker) {
 #define GELU_SCALE 0.79788456080286535588 /* sqrt(2 / pi) */
 #define GELU_CUBIC 0.044715
 
-/* Stores by the machine's own rounding to bf16, which differs from vto_bf16 only in making subnormals 0. */
+/* Stores by the machine's own rounding to bf16, which differs from vto_bf16 only in making
+ * subnormals 0. */
 #define QUICK_STORE(p, v) EACH_CAT(quick_store, SUFFIX)(p, v)
 #define quick_store_f32 vstore_f32
 #define quick_store_f64 vstore_f64
@@ -132,8 +134,8 @@ SIMD_FN void quick_store_bf16(uint16_t *p, vf32 v) {
 #define FAMILY "backend/cpu/linear.c"
 #include "backend/cpu/each_float.h"
 
-void KERNEL(gemm_finish)(const gemm_args *g, int64_t row, int64_t m, int64_t col, int64_t n, const void *sum,
-                         int64_t ld) {
+void KERNEL(gemm_finish)(const gemm_args *g, int64_t row, int64_t m, int64_t col, int64_t n,
+                         const void *sum, int64_t ld) {
     BY_FLOAT(g->out, finish)(g, row, m, col, n, sum, ld);
 }
 

@@ -1,4 +1,5 @@
-/* matmul over broadcast batch axes, and col_sum. A batch that shares its right operand becomes one tall product. */
+/* matmul over broadcast batch axes, and col_sum. A batch that shares its right operand becomes one
+ * tall product. */
 #ifdef T
 
 /* Sums CHUNK rows (fewer at the end) of the matrix into row i of the partial sums. */
@@ -54,7 +55,8 @@ mimic_status KERNEL(col_sum)(mimic_call *c) {
     col_sum_job job = {.x = mimic_data(x), .n = x->shape[x->rank - 1]};
     job.rows = job.n > 0 ? mimic_numel(x) / job.n : 0;
     int64_t chunks = (job.rows + CHUNK - 1) / CHUNK;
-    size_t bytes = (size_t)(chunks * job.n) * mimic_dtype_size(mimic_accum_dtype((mimic_dtype)x->dtype));
+    size_t bytes =
+        (size_t)(chunks * job.n) * mimic_dtype_size(mimic_accum_dtype((mimic_dtype)x->dtype));
     void *memory = NULL;
     if (chunks > 1) {
         mimic_status status = mimic_pool_get(c->ctx, bytes, &memory);
@@ -79,7 +81,8 @@ typedef struct batch_axis {
     int64_t n, sa, sb, sc;
 } batch_axis;
 
-/* The batch axes of the call, innermost first, neighbours that walk evenly merged. Returns how many. */
+/* The batch axes of the call, innermost first, neighbours that walk evenly merged. Returns how
+ * many. */
 static int batch_axes(const mimic_call *c, batch_axis *axes) {
     const mimic_tensor *a = c->in[0], *b = c->in[1], *y = c->out[0];
     int64_t sa = a->shape[a->rank - 1] * a->shape[a->rank - 2];
@@ -143,7 +146,8 @@ mimic_status KERNEL(matmul)(mimic_call *c) {
         g.a = (const char *)mimic_data(a) + (size_t)at_a * in;
         g.b = (const char *)mimic_data(b) + (size_t)at_b * in;
         g.c = (char *)mimic_data(y) + (size_t)at_c * out;
-        mimic_status status = KERNEL(gemm)(c->ctx, &g, axes[0].n, axes[0].sa, axes[0].sb, axes[0].sc);
+        mimic_status status =
+            KERNEL(gemm)(c->ctx, &g, axes[0].n, axes[0].sa, axes[0].sb, axes[0].sc);
         if (status != MIMIC_OK)
             return status;
     }

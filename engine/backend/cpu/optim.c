@@ -1,5 +1,5 @@
-/* The optimiser's pass over the flat arenas: parameters, moments, gradients (cleared) and bf16 copies are each
- * touched once. Chunks have fixed size; coefficients are computed in double. */
+/* The optimiser's pass over the flat arenas: parameters, moments, gradients (cleared) and bf16
+ * copies are each touched once. Chunks have fixed size; coefficients are computed in double. */
 #ifdef REAL
 
 SIMD_FN void FN(copy_out)(VEC w, uint16_t *shadow, int64_t n) {
@@ -40,7 +40,8 @@ SIMD_FN void FN(update)(const coefficients *k, bool adam, REAL *wp, REAL *gp, RE
         FN(copy_out)(w, shadow, n);
 }
 
-static void FN(update_range)(const mimic_optim_args *a, const mimic_segment *s, int64_t from, int64_t to) {
+static void FN(update_range)(const mimic_optim_args *a, const mimic_segment *s, int64_t from,
+                             int64_t to) {
     const coefficients k = coefficients_of(a, s);
     const bool adam = a->kind == MIMIC_ADAM || a->kind == MIMIC_ADAMW;
     REAL *w = a->w, *g = a->g, *m = a->m, *v = a->v;
@@ -48,9 +49,11 @@ static void FN(update_range)(const mimic_optim_args *a, const mimic_segment *s, 
     for (int64_t i = from; i < to; i += W) {
         int64_t n = to - i < W ? to - i : W;
         if (n == W)
-            FN(update)(&k, adam, w + i, g + i, m + i, adam ? v + i : NULL, shadow ? shadow + i : NULL, W);
+            FN(update)
+            (&k, adam, w + i, g + i, m + i, adam ? v + i : NULL, shadow ? shadow + i : NULL, W);
         else
-            FN(update)(&k, adam, w + i, g + i, m + i, adam ? v + i : NULL, shadow ? shadow + i : NULL, n);
+            FN(update)
+            (&k, adam, w + i, g + i, m + i, adam ? v + i : NULL, shadow ? shadow + i : NULL, n);
     }
 }
 
@@ -85,8 +88,8 @@ static void FN(squares)(void *arg, int64_t chunk, int worker) {
 
 #define CHUNK 16384
 
-/* g = grad_scale g + decay_in w; Adam: w *= decay_out, m and v follow, w -= step m / (root sqrt(v) + eps);
- * others: m = beta1 m + rest1 g, w -= step m. */
+/* g = grad_scale g + decay_in w; Adam: w *= decay_out, m and v follow, w -= step m / (root sqrt(v)
+ * + eps); others: m = beta1 m + rest1 g, w -= step m. */
 typedef struct coefficients {
     double grad_scale, decay_in, decay_out, beta1, rest1, beta2, rest2, step, root, eps;
 } coefficients;
@@ -183,7 +186,8 @@ mimic_status KERNEL(optim_step)(mimic_ctx *ctx, const mimic_optim_args *args) {
     return MIMIC_OK;
 }
 
-mimic_status KERNEL(sum_squares)(mimic_ctx *ctx, mimic_dtype dtype, const void *x, int64_t n, double *out) {
+mimic_status KERNEL(sum_squares)(mimic_ctx *ctx, mimic_dtype dtype, const void *x, int64_t n,
+                                 double *out) {
     int64_t chunks = (n + CHUNK - 1) / CHUNK;
     double few[16];
     squares_job job = {.x = x, .n = n, .partial = few};
@@ -244,8 +248,8 @@ static void add_chunk(void *arg, int64_t chunk, int worker) {
     }
 }
 
-mimic_status KERNEL(accumulate)(mimic_ctx *ctx, mimic_dtype dst_dtype, void *dst, mimic_dtype src_dtype,
-                                const void *src, int64_t n) {
+mimic_status KERNEL(accumulate)(mimic_ctx *ctx, mimic_dtype dst_dtype, void *dst,
+                                mimic_dtype src_dtype, const void *src, int64_t n) {
     add_job job = {.dst_dtype = dst_dtype, .src_dtype = src_dtype, .dst = dst, .src = src, .n = n};
     mimic_parallel(ctx, (n + CHUNK - 1) / CHUNK, add_chunk, &job);
     return MIMIC_OK;
