@@ -225,6 +225,7 @@ mimic_status mimic_backward(mimic_ctx *ctx, mimic_tensor *loss) {
         return st;
     }
     bool enabled = ctx->grad_enabled;
+    const char *place = ctx->place;
     ctx->grad_enabled = false;
     mimic_node *node = loss->node;
     node->grad[loss->node_out] = one;
@@ -235,11 +236,14 @@ mimic_status mimic_backward(mimic_ctx *ctx, mimic_tensor *loss) {
         older = older_marked(node);
         for (int k = 0; k < node->n_out; k++)
             reached |= node->grad[k] != NULL;
-        if (reached && !st)
+        if (reached && !st) {
+            ctx->place = node->place; /* messages name the line of the forward pass */
             st = run_node(ctx, node);
+        }
         mimic_node_drop(node, MIMIC_NODE_CONSUMED);
         mimic_node_release(node);
     }
     ctx->grad_enabled = enabled;
+    ctx->place = place;
     return st;
 }

@@ -65,7 +65,8 @@ static void store(mimic_dtype dtype, void *p, int64_t i, double x) {
 void mimic_convert(mimic_dtype to, void *dst, mimic_dtype from, const void *src, int64_t n,
                    int64_t src_stride) {
     if (to == from && src_stride == 1) {
-        memcpy(dst, src, (size_t)n * sizes[to]);
+        if (n > 0) /* of no elements the pointers may be NULL */
+            memmove(dst, src, (size_t)n * sizes[to]);
         return;
     }
     for (int64_t i = 0; i < n; i++)

@@ -161,10 +161,10 @@ mimic_status mimic_pool_get(mimic_ctx *ctx, size_t bytes, void **out) {
     int c = class_of(&bytes);
     if (p->stats.limit && p->stats.live + bytes > p->stats.limit)
         return report(ctx, wanted, "over the memory limit");
-    if (!mimic_alloc_note(ctx)) {
+    if (!mimic_alloc_note(
+            ctx)) { /* an injected failure stands for one that trimming did not help */
         mimic_trim(ctx);
-        if (!mimic_alloc_note(ctx))
-            return report(ctx, wanted, "the system gives no more");
+        return report(ctx, wanted, "the system gives no more");
     }
     block *b = p->free[c];
     if (b) {

@@ -88,8 +88,7 @@ mimic_status mimic_tensor_set_requires_grad(mimic_ctx *ctx, mimic_tensor *t, boo
         if (st)
             return st;
         grad->op = "grad";
-        if (t->scope == 0)
-            mimic_scope_forget(grad);
+        mimic_scope_forget(grad); /* it goes with its leaf, which a scope may keep */
         t->grad = grad;
     }
     t->leaf = t->requires_grad = on;

@@ -15,15 +15,16 @@
 
 #include "mimic.h"
 
-/* Host memory that counts, and that fails from the n-th allocation on (0 = never). */
+/* Host memory that counts, and that fails from the n-th allocation on, or at that one only (0 =
+ * never). */
 typedef struct host {
-    long count, live, fail_from;
+    long count, live, fail_from, fail_at;
 } host;
 
 static inline void *host_alloc(void *user, size_t bytes) {
     host *h = user;
     long n = __atomic_add_fetch(&h->count, 1, __ATOMIC_SEQ_CST);
-    if (h->fail_from && n >= h->fail_from)
+    if ((h->fail_from && n >= h->fail_from) || n == h->fail_at)
         return NULL;
     void *p = aligned_alloc(64, (bytes + 63) / 64 * 64);
     if (p)
