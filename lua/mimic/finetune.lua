@@ -233,6 +233,7 @@ function finetune.run(run)
     end
     local classes, class_names = data.classes, {}
     for k = 1, classes do class_names[k] = data:class_name(k - 1) end
+    run:artifact("classes", "application/json", config.json(class_names))
 
     local model = finetune.model(c, classes, run.seed)
     if not run:resume() then start_weights(run, model, c) end

@@ -52,6 +52,7 @@ local RESULTS = [[SELECT x.dataset, x.split, x.metric, count(x.value) AS n, avg(
       nullif(count(x.value) - 1, 0)) AS sd,
     max(x.n) AS samples
   FROM result x WHERE x.run IN (SELECT value FROM json_each(?1))
+    AND x.metric NOT LIKE '%/%' AND x.metric <> 'best_epoch'
   GROUP BY x.dataset, x.split, x.metric ORDER BY x.metric <> 'acc', x.split <> 'test', x.dataset, x.metric]]
 
 local function value_text(metric, v)
@@ -64,7 +65,7 @@ local function results_section(store, groups)
     for _, g in ipairs(groups) do
         local row = { name = g.label, kind = g.kind, seeds = #g.runs, best = {} }
         local hits = 0
-        for r in store.db:each(RESULTS, g.ids) do
+        for r in store.db:each(RESULTS, g.ids) do -- classes are in the confusion matrices
             local key = ("%s %s %s"):format(r.dataset, r.split, r.metric)
             if not seen[key] then
                 seen[key] = { key = key, title = key, number = true, metric = r.metric }
@@ -194,11 +195,11 @@ end
 local CONFUSION = [[SELECT c.dataset, c.split, c.truth, c.pred, sum(c.n) AS n FROM confusion c
   WHERE c.run IN (SELECT value FROM json_each(?1)) GROUP BY c.dataset, c.split, c.truth, c.pred]]
 
-local CLASSES = [[SELECT value FROM tag WHERE run = ?1 AND key = 'classes']]
+local CLASSES = [[SELECT lower(hex(sha256)) AS sha FROM artifact WHERE run = ?1 AND name = 'classes']]
 
 local function class_names(store, run, n)
     local row = store.db:first(CLASSES, run)
-    local names = row and cjson.decode(row.value) or {}
+    local names = row and cjson.decode(store.db:get_blob(row.sha)) or {}
     for k = 1, n do
         if not names[k] or names[k] == "" then names[k] = tostring(k - 1) end
     end
@@ -376,11 +377,11 @@ end
 local function header(store, runs, groups)
     local experiments, commits, envs = {}, {}, {}
     local first, last, done = nil, nil, 0
-    local function once(set, v)
-        if v and not set[v] then
-            set[v] = true
-            set[#set + 1] = v
+    local function once(list, v)
+        for _, x in ipairs(list) do
+            if x == v then return end
         end
+        list[#list + 1] = v
     end
     for _, r in ipairs(runs) do
         once(experiments, r.experiment)
@@ -393,8 +394,8 @@ local function header(store, runs, groups)
     local hardware = {}
     for i, id in ipairs(envs) do
         local e = cjson.decode(store.db:first("SELECT json FROM env WHERE id = ?", id).json)
-        hardware[i] = ("%s, %s cores, %s threads, %s (%s)"):format(e.cpu or "?", e.cores or "?", e.threads
-            or "?", e.isa or "?", e.host or "?")
+        local text = "%s, %.0f cores, %.0f threads, %s (%s)"
+        hardware[i] = text:format(e.cpu, e.cores, e.threads, e.isa, e.host)
     end
     return page.facts {
         { "experiment", table.concat(experiments, ", ") },

@@ -330,7 +330,7 @@ function results:golden(id)
     local value = r.value and (r.metric == "acc" and "%.2f" or "%.6g"):format(r.value) or "nan"
     return ("%s %s %s %s%s step %d%s"):format(r.dataset, r.split, r.metric, value, r.n
         and (" (n=%d)"):format(r.n) or "",
-        r.step or c and c.step or 0, c and " sha " .. c.sha:sub(1, 12) or "")
+        c and c.step or r.step or 0, c and " sha " .. c.sha:sub(1, 12) or "")
 end
 
 ---The configuration of a run as it was stored.

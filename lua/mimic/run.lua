@@ -208,7 +208,8 @@ function Run:confusion(dataset, split, counts)
     self.store:add_confusion(self.id, dataset, split, counts)
 end
 
----Keeps bytes (a picture, a text) with the run.
+---Keeps bytes (a picture, a text) with the run. The names of classes, a JSON list named "classes", appear in
+---the report.
 function Run:artifact(name, kind, bytes, step)
     self.store:add_artifact(self.id, name, kind, bytes, step)
 end
