@@ -108,8 +108,7 @@ char *mimic_strdup(mimic_ctx *ctx, const char *s) {
     return p;
 }
 
-/* --- slabs
- * ----------------------------------------------------------------------------------------- */
+/* --- slabs ------------------------------------------------------------------------------------ */
 
 bool mimic_alloc_note(mimic_ctx *ctx) {
     if (injected(ctx))
@@ -178,8 +177,7 @@ void mimic_slabs_close(mimic_ctx *ctx) {
         end_context(ctx);
 }
 
-/* --- tests' view
- * ----------------------------------------------------------------------------------- */
+/* --- tests' view ------------------------------------------------------------------------------ */
 
 void mimic_fail_alloc(mimic_ctx *ctx, int64_t n, bool sticky) {
     ctx->fail_sticky = sticky;

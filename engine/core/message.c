@@ -56,8 +56,10 @@ void mimic_log(mimic_ctx *ctx, int level, const char *fmt, ...) {
     ctx->cfg.log(ctx->cfg.user, level, text);
 }
 
-/* --- interned texts: an open hash table of strings that live as long as the context
- * ---------------- Only messages use them, so a text that finds no memory is "" and no failure. */
+/* --- interned texts --------------------------------------------------------------------------- */
+
+/* An open hash table of strings that live as long as the context. Only messages use them, so a text
+ * that finds no memory is "" and no failure. */
 
 struct mimic_intern {
     size_t used, size; /* size is a power of two */
@@ -125,8 +127,7 @@ void mimic_intern_close(mimic_ctx *ctx) {
     ctx->intern = NULL;
 }
 
-/* --- name stack and place
- * -------------------------------------------------------------------------- */
+/* --- name stack and place --------------------------------------------------------------------- */
 
 void mimic_push_name(mimic_ctx *ctx, const char *name) {
     if (ctx->name_depth < MIMIC_NAME_DEPTH)

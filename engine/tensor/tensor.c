@@ -5,8 +5,7 @@
 
 #include "tensor/tensor_impl.h"
 
-/* --- storages
- * ------------------------------------------------------------------------------------- */
+/* --- storages --------------------------------------------------------------------------------- */
 
 static mimic_status storage_new(mimic_ctx *ctx, const mimic_tensor *t, size_t bytes,
                                 mimic_storage **out) {
@@ -41,8 +40,7 @@ static void storage_release(mimic_storage *s) {
     mimic_slab_put(ctx, s, sizeof *s);
 }
 
-/* --- handles
- * --------------------------------------------------------------------------------------- */
+/* --- handles ---------------------------------------------------------------------------------- */
 
 static mimic_tensor *handle_new(mimic_ctx *ctx, const char *op) {
     mimic_tensor *t = mimic_slab_get(ctx, sizeof *t);
@@ -126,8 +124,7 @@ void mimic_tensors_close(mimic_ctx *ctx) {
     ctx->tensors = NULL;
 }
 
-/* --- construction
- * ---------------------------------------------------------------------------------- */
+/* --- construction ----------------------------------------------------------------------------- */
 
 static bool overflows(int rank, const int64_t *shape, int64_t *count) {
     int64_t n = 1;
@@ -224,8 +221,7 @@ mimic_status mimic_tensor_detach(mimic_ctx *ctx, mimic_tensor *t, mimic_tensor *
               : mimic_tensor_view(ctx, t, t->rank, t->shape, t->stride, t->offset, "detach", out);
 }
 
-/* --- questions
- * ------------------------------------------------------------------------------------- */
+/* --- questions -------------------------------------------------------------------------------- */
 
 int mimic_tensor_rank(const mimic_tensor *t) {
     return t->rank;

@@ -3,6 +3,7 @@
 #ifndef CORE_UTIL_H
 #define CORE_UTIL_H
 
+#include <math.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdbool.h>
@@ -112,6 +113,26 @@ static inline double item(mimic_ctx *ctx, const mimic_tensor *t, int64_t i) {
     assert_true(i < n && n <= 256);
     ok(ctx, mimic_tensor_read(ctx, t, MIMIC_F64, data, n));
     return data[i];
+}
+
+/* Bytes in use by tensors. */
+static inline size_t live_bytes(mimic_ctx *ctx) {
+    mimic_memory m;
+    mimic_memory_stats(ctx, &m);
+    return m.live;
+}
+
+/* sum(x), releasing x */
+static inline mimic_tensor *sum_of(mimic_ctx *ctx, mimic_tensor *x) {
+    mimic_tensor *s = op2(ctx, "sum", x, NULL);
+    mimic_tensor_release(x);
+    return s;
+}
+
+static inline void assert_grad(mimic_ctx *ctx, const mimic_tensor *t, const double *expected) {
+    assert_non_null(mimic_tensor_grad(t));
+    for (int64_t i = 0; i < mimic_tensor_count(t); i++)
+        assert_true(fabs(item(ctx, mimic_tensor_grad(t), i) - expected[i]) < 1e-6);
 }
 
 #endif

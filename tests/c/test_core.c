@@ -6,8 +6,7 @@
 
 #include "core/ctx.h"
 
-/* --- life
- * ------------------------------------------------------------------------------------------ */
+/* --- life ------------------------------------------------------------------------------------- */
 
 static void opens_and_closes(void **state) {
     (void)state;
@@ -75,8 +74,7 @@ static void open_survives_failing_memory(void **state) {
     }
 }
 
-/* --- messages
- * -------------------------------------------------------------------------------------- */
+/* --- messages --------------------------------------------------------------------------------- */
 
 static void names_of_statuses(void **state) {
     (void)state;
@@ -148,8 +146,7 @@ static void log_goes_to_the_host(void **state) {
     mimic_close(ctx);
 }
 
-/* --- allocation
- * ------------------------------------------------------------------------------------ */
+/* --- allocation ------------------------------------------------------------------------------- */
 
 static void allocations_are_aligned_and_counted(void **state) {
     (void)state;
@@ -198,8 +195,7 @@ static void faults_are_injected(void **state) {
     mimic_close(ctx);
 }
 
-/* --- threads
- * --------------------------------------------------------------------------------------- */
+/* --- threads ---------------------------------------------------------------------------------- */
 
 typedef struct job {
     mimic_ctx *ctx;

@@ -2,8 +2,6 @@
  * and independence of history. */
 #include "core_util.h"
 
-#include <math.h>
-
 #include "core/ctx.h"
 
 /* Random123's kat_vectors, philox4x32 with 10 rounds. */

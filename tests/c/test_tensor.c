@@ -1,22 +1,13 @@
 /* Tensors: geometry, conversion, references, scopes, the pool and its out-of-memory report. */
 #include "core_util.h"
 
-#include <math.h>
-
-static size_t live_bytes(mimic_ctx *ctx) {
-    mimic_memory m;
-    mimic_memory_stats(ctx, &m);
-    return m.live;
-}
-
 static int64_t live_tensors(mimic_ctx *ctx) {
     mimic_memory m;
     mimic_memory_stats(ctx, &m);
     return m.tensors;
 }
 
-/* --- geometry and values
- * --------------------------------------------------------------------------- */
+/* --- geometry and values ---------------------------------------------------------------------- */
 
 static void dtypes_have_names(void **state) {
     (void)state;
@@ -162,8 +153,7 @@ static void views_read_in_row_major_order(void **state) {
     mimic_close(ctx);
 }
 
-/* --- lives
- * ----------------------------------------------------------------------------------------- */
+/* --- lives ------------------------------------------------------------------------------------ */
 
 static void references_decide_outside_scopes(void **state) {
     (void)state;
@@ -358,8 +348,7 @@ static void foreign_tensors_are_refused(void **state) {
     mimic_close(b);
 }
 
-/* --- pool
- * ------------------------------------------------------------------------------------------ */
+/* --- pool ------------------------------------------------------------------------------------- */
 
 static void same_calls_same_addresses(void **state) {
     (void)state;
