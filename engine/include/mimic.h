@@ -3,8 +3,8 @@
  * A host opens a context, makes tensors, applies operators, walks the tape backward, reads images,
  * records results; or hands the context to a Lua 5.4 state and runs scripts. Rules that hold for
  * every function of these headers:
- *   - it returns a mimic_status (or cannot fail); on failure mimic_message(ctx) says what and where,
- *     outputs are left untouched (pointers NULL) and the context stays usable;
+ *   - it returns a mimic_status (or cannot fail); on failure mimic_message(ctx) says what and
+ * where, outputs are left untouched (pointers NULL) and the context stays usable;
  *   - it never prints, aborts, exits, longjmps or installs a signal handler;
  *   - a context is used by one thread at a time; different contexts are independent;
  *   - `out` parameters receive one reference that the caller releases;

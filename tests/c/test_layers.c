@@ -1,5 +1,6 @@
-/* The layers of the tree: greps the #include lines of every source file and fails on a forbidden one
- * (core <- tensor <- ops <- autograd; only bindings see lua.h), and on float atomics in kernels. */
+/* The layers of the tree: greps the #include lines of every source file and fails on a forbidden
+ * one (core <- tensor <- ops <- autograd; only bindings see lua.h), and on float atomics in
+ * kernels. */
 #include <dirent.h>
 #include <setjmp.h>
 #include <stdarg.h>
@@ -16,7 +17,8 @@ static const struct rule {
     const char *folder;
     const char *allowed[8];
 } rules[] = {
-    {"engine/core", {"core/", "ops/op_impl.h", "tensor/tensor_impl.h"}}, /* ctx.c opens the layers above */
+    {"engine/core",
+     {"core/", "ops/op_impl.h", "tensor/tensor_impl.h"}}, /* ctx.c opens the layers above */
     {"engine/tensor", {"core/", "tensor/", "ops/op_impl.h"}},
     {"engine/ops", {"core/", "tensor/", "ops/"}},
     {"engine/autograd", {"core/", "tensor/", "ops/", "autograd/"}},
