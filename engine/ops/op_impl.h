@@ -1,9 +1,10 @@
 /* The operator record and what shape rules and gradients see. To add an operator:
- *   1. engine/ops/NAME.c (or its family's file): a `const mimic_op mimic_op_NAME` with shape rule, gradient,
- *      cases and doc, no arithmetic;
+ *   1. engine/ops/NAME.c (or its family's file): a `const mimic_op mimic_op_NAME` with shape rule,
+ *      gradient, cases and doc, no arithmetic;
  *   2. one line X(NAME) in ops.def: it makes the table and each backend's slot;
  *   3. a kernel KERNEL(NAME) in engine/backend/cpu/ (a missing one is a link error).
- * The binding, the printed reference, gradient checks and the other tests of tests/ops follow from it. */
+ * The binding, the printed reference, gradient checks and the other tests of tests/ops follow from
+ * it. */
 #ifndef MIMIC_OP_IMPL_H
 #define MIMIC_OP_IMPL_H
 
@@ -15,12 +16,13 @@
 #define MIMIC_ALL_DTYPES (MIMIC_FLOATS | MIMIC_BIT(MIMIC_I32) | MIMIC_BIT(MIMIC_U8))
 
 enum mimic_op_flags {
-    MIMIC_OP_VIEW = 1,      /* no kernel: `shape` sets out_stride/out_offset too; shares in[0]'s storage */
-    MIMIC_OP_INTERNAL = 2,  /* *_bwd rows: not a tensor method */
-    MIMIC_OP_NO_GRAD = 4,   /* explicitly without gradient (argmax, masks, random, *_bwd) */
-    MIMIC_OP_STRIDED = 8,   /* kernel takes strided inputs (contiguous itself, matmul) */
-    MIMIC_OP_RANDOM = 16    /* attributes named "stream" and "step" (I64, default -1) are filled in by dispatch from
-                               the context; "seed" likewise */
+    /* no kernel: `shape` sets out_shape's stride and offset too; shares in[0]'s storage */
+    MIMIC_OP_VIEW = 1,
+    MIMIC_OP_INTERNAL = 2, /* *_bwd rows: not a tensor method */
+    MIMIC_OP_NO_GRAD = 4,  /* explicitly without gradient (argmax, masks, random, *_bwd) */
+    MIMIC_OP_STRIDED = 8,  /* kernel takes strided inputs (contiguous itself, matmul) */
+    /* dispatch fills the I64 attributes "seed", "stream", "step" that are negative */
+    MIMIC_OP_RANDOM = 16
 };
 
 typedef struct mimic_shape_out {
@@ -37,26 +39,27 @@ typedef struct mimic_call {
     const mimic_op *op;
     mimic_attrs attrs;
     int n_in, n_out, n_save;
-    bool save_wanted; /* false: no gradient will be asked for; the kernel may skip what only save[] needs,
-                         save[] are NULL */
-    mimic_tensor *in[MIMIC_MAX_IN];     /* contiguous unless STRIDED; NULL = optional input left out */
-    mimic_tensor *out[MIMIC_MAX_OUT];   /* allocated, uninitialised, contiguous */
-    mimic_tensor *save[MIMIC_MAX_SAVE]; /* extra results for the gradient */
+    bool save_wanted; /* false: no gradient will be asked for; the kernel may skip what only save[]
+                         needs, save[] are NULL */
+    mimic_tensor *in[MIMIC_MAX_IN]; /* contiguous unless STRIDED; NULL = optional input left out */
+    mimic_tensor *out[MIMIC_MAX_OUT];           /* allocated, uninitialised, contiguous */
+    mimic_tensor *save[MIMIC_MAX_SAVE];         /* extra results for the gradient */
     mimic_shape_out out_shape[MIMIC_MAX_OUT];   /* filled by the shape rule */
     mimic_shape_out save_shape[MIMIC_MAX_SAVE]; /* filled by the shape rule */
 } mimic_call;
 
-/* What a gradient sees. It sets din[i] (a new reference) for each i with need[i]; leaving NULL means zero. It
- * computes by applying operators with mimic_apply1/mimic_apply (the tape is off). */
+/* What a gradient sees. It sets din[i] (a new reference) for each i with need[i]; leaving NULL
+ * means zero. It computes by applying operators with mimic_apply1/mimic_apply (the tape is off). */
 typedef struct mimic_vjp {
     mimic_ctx *ctx;
     const mimic_op *op;
     mimic_attrs attrs;
     int n_in, n_out, n_save;
-    mimic_tensor *in[MIMIC_MAX_IN];     /* NULL when not in keep_in */
-    mimic_tensor *out[MIMIC_MAX_OUT];   /* NULL when not in keep_out */
+    mimic_tensor *in[MIMIC_MAX_IN];   /* NULL when not in keep_in */
+    mimic_tensor *out[MIMIC_MAX_OUT]; /* NULL when not in keep_out */
     mimic_tensor *save[MIMIC_MAX_SAVE];
-    mimic_tensor *dout[MIMIC_MAX_OUT];  /* contiguous gradient of each output, NULL = zero; at least one is set */
+    mimic_tensor *dout[MIMIC_MAX_OUT]; /* contiguous gradient of each output, NULL = zero; at least
+                                          one is set */
     bool need[MIMIC_MAX_IN];
     mimic_shape_out in_shape[MIMIC_MAX_IN]; /* shape and dtype of every input, kept or not */
     mimic_tensor *din[MIMIC_MAX_IN];
@@ -71,7 +74,7 @@ enum mimic_op_index {
 };
 struct mimic_op {
     const char *name;
-    uint8_t index; /* MIMIC_OP_<name>, place in the table and in each backend */
+    uint8_t index;        /* MIMIC_OP_<name>, place in the table and in each backend */
     uint8_t min_in, n_in; /* optional inputs lie between; concat: n_in = MIMIC_MAX_IN */
     uint8_t n_out, n_save;
     uint8_t keep_in, keep_out; /* bit i: the gradient reads in[i] / out[i] */
@@ -81,10 +84,11 @@ struct mimic_op {
     mimic_status (*shape)(mimic_call *c);
     mimic_status (*vjp)(mimic_vjp *g); /* NULL with MIMIC_OP_NO_GRAD */
     const char *inputs; /* "x weight bias?" names for messages and docs, ? = optional */
-    /* Test cases, separated by ';': "x[2,5,8] weight[8] bias[8] eps=1e-3; x[7,64]:bf16 weight[64] bias[64]".
-     * NAME[shape][:dtype][=fill], fill: randn (default for floats), uniform (0.1..1.1), positive, index(N) (i32 in 0..N-1),
-     * perm (i32 rows of permutations), bool (u8 0/1), or a number. '-' = optional input left out. attr=value follow.
-     * First dtype defaults to f32, which the gradient check runs as f64. */
+    /* Test cases, separated by ';': "x[2,5,8] weight[8] bias[8] eps=1e-3; x[7,64]:bf16 weight[64]
+     * bias[64]". NAME[shape][:dtype][=fill], fill: randn (default for floats), uniform (0.1..1.1),
+     * positive, index(N) (i32 in 0..N-1), perm (i32 rows of permutations), bool (u8 0/1), or a
+     * number. '-' = optional input left out. attr=value follow. First dtype defaults to f32, which
+     * the gradient check runs as f64. */
     const char *cases;
     const char *doc;
 };
@@ -93,10 +97,10 @@ struct mimic_op {
 #include "ops/ops.def"
 #undef X
 
-/* --- helpers for shape rules (ops/shape_util.c) --------------------------------------------------- */
+/* --- helpers for shape rules (ops/shape_util.c) ----------------------------------------------- */
 
-/* Fails with "OP: " and the operands' shapes appended: `layernorm: weight has 7 elements, x's last axis 8:
- * x [2,5,8], weight [7], bias [8]`. */
+/* Fails with "OP: " and the operands' shapes appended: `layernorm: weight has 7 elements, x's last
+ * axis 8: x [2,5,8], weight [7], bias [8]`. */
 mimic_status mimic_shape_fail(const mimic_call *c, const char *fmt, ...)
     __attribute__((format(printf, 2, 3)));
 /* out[k] gets the shape of t with dtype. */
@@ -110,30 +114,32 @@ static inline mimic_dtype mimic_accum_dtype(mimic_dtype d) {
     return d == MIMIC_F64 ? MIMIC_F64 : MIMIC_F32;
 }
 
-/* --- helpers for gradients ------------------------------------------------------------------------ */
+/* --- helpers for gradients -------------------------------------------------------------------- */
 
 /* Applies an operator with up to 4 inputs and returns its only output. */
 mimic_status mimic_apply1(mimic_ctx *ctx, const mimic_op *op, const mimic_attrs *attrs,
                           mimic_tensor **out, int n_in, mimic_tensor *const *in);
 
-/* --- backends -------------------------------------------------------------------------------------- */
+/* --- backends --------------------------------------------------------------------------------- */
 
 typedef mimic_status (*mimic_kernel)(mimic_call *c);
 
 typedef struct mimic_optim_args mimic_optim_args; /* autograd/optim_impl.h */
 
 struct mimic_backend {
-    const char *name; /* "cpu/avx512" */
+    const char *name;                     /* "cpu/avx512" */
     mimic_kernel kernels[MIMIC_OP_COUNT]; /* NULL for view operators */
     /* One pass over the flat arena; see autograd/optim_impl.h. */
     mimic_status (*optim_step)(mimic_ctx *ctx, const mimic_optim_args *args);
     /* Sum of squares of n floats (f32 or f64), two-stage, fixed order. */
-    mimic_status (*sum_squares)(mimic_ctx *ctx, mimic_dtype dtype, const void *x, int64_t n, double *out);
+    mimic_status (*sum_squares)(mimic_ctx *ctx, mimic_dtype dtype, const void *x, int64_t n,
+                                double *out);
     /* dst += src over n elements, dst f32/f64, src any float. */
-    mimic_status (*accumulate)(mimic_ctx *ctx, mimic_dtype dst_dtype, void *dst, mimic_dtype src_dtype,
-                               const void *src, int64_t n);
+    mimic_status (*accumulate)(mimic_ctx *ctx, mimic_dtype dst_dtype, void *dst,
+                               mimic_dtype src_dtype, const void *src, int64_t n);
 };
-/* Best CPU variant for this machine, or the one named by cfg.isa. NULL if that one cannot run here. */
+/* Best CPU variant for this machine, or the one named by cfg.isa. NULL if that one cannot run here.
+ */
 const mimic_backend *mimic_cpu_backend(const char *isa);
 
 mimic_status mimic_tape_init(mimic_ctx *ctx);

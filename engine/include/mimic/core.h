@@ -14,11 +14,11 @@ extern "C" {
 
 typedef enum mimic_status {
     MIMIC_OK = 0,
-    MIMIC_EINVAL,       /* wrong argument: shape, dtype, range, unknown name */
-    MIMIC_ENOMEM,       /* out of memory; the message holds the report */
-    MIMIC_EIO,          /* a file could not be read or written; errno text and path in the message */
-    MIMIC_EFORMAT,      /* a file was read but its content is wrong: damaged JPEG, lying safetensors */
-    MIMIC_ESTATE,       /* wrong order of calls: freed tensor, second backward, closed database */
+    MIMIC_EINVAL,  /* wrong argument: shape, dtype, range, unknown name */
+    MIMIC_ENOMEM,  /* out of memory; the message holds the report */
+    MIMIC_EIO,     /* a file could not be read or written; errno text and path in the message */
+    MIMIC_EFORMAT, /* a file was read but its content is wrong: damaged JPEG, lying safetensors */
+    MIMIC_ESTATE,  /* wrong order of calls: freed tensor, second backward, closed database */
     MIMIC_EUNSUPPORTED, /* asked for something this build or backend has not */
     MIMIC_ENUMERIC,     /* NaN or infinity where check_nan or a loss refuses it */
     MIMIC_EDB           /* SQLite said no; its text is in the message */
@@ -28,20 +28,22 @@ typedef struct mimic_ctx mimic_ctx;
 
 /* Everything may be zero: then the default in brackets holds. */
 typedef struct mimic_config {
-    void *(*alloc)(void *user, size_t bytes); /* [aligned_alloc] memory aligned to 64 bytes, or NULL */
-    void (*free)(void *user, void *p);        /* [free] goes with alloc */
-    void (*log)(void *user, int level, const char *text); /* [none] 0 debug, 1 info, 2 warning, 3 error */
+    /* [aligned_alloc, free] memory aligned to 64 bytes, or NULL; both or neither */
+    void *(*alloc)(void *user, size_t bytes);
+    void (*free)(void *user, void *p);
+    /* [none] level: 0 debug, 1 info, 2 warning, 3 error */
+    void (*log)(void *user, int level, const char *text);
     void *user;
     uint64_t seed;       /* [0] key of every random number of the context */
-    int threads;         /* [number of cores, or MIMIC_THREADS] compute threads, the caller included */
-    size_t memory_limit; /* [no limit] bytes of tensor memory after which MIMIC_ENOMEM is returned */
+    int threads;         /* [number of cores, or MIMIC_THREADS] the caller included */
+    size_t memory_limit; /* [none] bytes of tensor memory beyond which is MIMIC_ENOMEM */
     const char *isa;     /* [best, or MIMIC_ISA] "base", "avx2", "avx512": CPU kernels to use */
 } mimic_config;
 
 /* Opens a context. On failure *out is NULL and only the status tells (no context, no message). */
 mimic_status mimic_open(const mimic_config *cfg, mimic_ctx **out);
-/* Joins threads, frees everything the context owns. NULL is allowed. Tensor references that are still
- * held stay valid as empty handles ("freed with its context") and may be released afterwards. */
+/* Joins threads, frees everything the context owns. NULL is allowed. Tensor references that are
+ * still held stay valid as empty handles ("freed with its context") and may be released then. */
 void mimic_close(mimic_ctx *ctx);
 
 /* Text of the last failure, "" if none. Valid until the next failing call. */
@@ -66,10 +68,10 @@ void mimic_set_name_depth(mimic_ctx *ctx, int depth);
 void mimic_set_place(mimic_ctx *ctx, const char *place);
 
 typedef struct mimic_memory {
-    size_t live;   /* bytes in use by tensors now */
-    size_t cached; /* bytes kept by the pool for reuse */
-    size_t peak;   /* largest `live` since open or mimic_reset_peak */
-    size_t limit;  /* 0 = none */
+    size_t live;     /* bytes in use by tensors now */
+    size_t cached;   /* bytes kept by the pool for reuse */
+    size_t peak;     /* largest `live` since open or mimic_reset_peak */
+    size_t limit;    /* 0 = none */
     int64_t tensors; /* number of storages alive */
 } mimic_memory;
 void mimic_memory_stats(const mimic_ctx *ctx, mimic_memory *out);
@@ -108,10 +110,10 @@ typedef struct mimic_rng {
 } mimic_rng;
 void mimic_rng_init(mimic_rng *r, uint64_t seed, uint32_t stream, uint64_t step);
 uint32_t mimic_rng_u32(mimic_rng *r);
-double mimic_rng_uniform(mimic_rng *r);                 /* [0,1), 32 bits */
-double mimic_rng_normal(mimic_rng *r);                  /* inverse CDF of one uniform */
-uint32_t mimic_rng_below(mimic_rng *r, uint32_t n);     /* 0..n-1, unbiased */
-double mimic_rng_beta(mimic_rng *r, double a, double b);/* Beta(a,b); a=b=2 as method.md 6.6 */
+double mimic_rng_uniform(mimic_rng *r);                  /* [0,1), 32 bits */
+double mimic_rng_normal(mimic_rng *r);                   /* inverse CDF of one uniform */
+uint32_t mimic_rng_below(mimic_rng *r, uint32_t n);      /* 0..n-1, unbiased */
+double mimic_rng_beta(mimic_rng *r, double a, double b); /* Beta(a,b); a=b=2 as method.md 6.6 */
 /* Writes a permutation of 0..n-1: sorts 64-bit keys (random32 << 32 | index). scratch: n uint64. */
 void mimic_rng_shuffle(mimic_rng *r, int32_t *out, uint64_t *scratch, int32_t n);
 

@@ -18,11 +18,11 @@ typedef enum mimic_attr_kind {
     MIMIC_ATTR_F64,
     MIMIC_ATTR_I64,
     MIMIC_ATTR_BOOL,
-    MIMIC_ATTR_AXIS, /* I64; 1-based or negative (-1 = last) in Lua, 0-based or negative in C */
+    MIMIC_ATTR_AXIS,  /* I64; 1-based or negative (-1 = last) in Lua, 0-based or negative in C */
     MIMIC_ATTR_INDEX, /* I64 position; 1-based in Lua, 0-based in C, negative counts from the end */
-    MIMIC_ATTR_ENUM, /* I64 index into `choices` */
-    MIMIC_ATTR_INTS, /* list of integers (a shape), in mimic_attrs.list; at most one per op */
-    MIMIC_ATTR_AXES  /* the same, of axes: 1-based in Lua */
+    MIMIC_ATTR_ENUM,  /* I64 index into `choices` */
+    MIMIC_ATTR_INTS,  /* list of integers (a shape), in mimic_attrs.list; at most one per op */
+    MIMIC_ATTR_AXES   /* the same, of axes: 1-based in Lua */
 } mimic_attr_kind;
 
 typedef struct mimic_attr {
@@ -49,14 +49,14 @@ const mimic_op *mimic_op_find(const char *name); /* NULL if unknown */
 const char *mimic_op_name(const mimic_op *op);
 const char *mimic_op_doc(const mimic_op *op); /* "layernorm(x, weight, bias [, {eps}]) -> y\n..." */
 const char *mimic_op_cases(const mimic_op *op);
-bool mimic_op_internal(const mimic_op *op);    /* a *_bwd row: not offered as a tensor method */
+bool mimic_op_internal(const mimic_op *op); /* a *_bwd row: not offered as a tensor method */
 void mimic_op_arity(const mimic_op *op, int *min_in, int *max_in, int *n_out);
 const mimic_attr *mimic_op_attrs(const mimic_op *op); /* ends with MIMIC_ATTR_END or MAX_ATTR */
 void mimic_op_defaults(const mimic_op *op, mimic_attrs *out);
 
-/* Applies an operator: checks shapes, makes outputs in the current scope, runs the kernel, records the
- * tape node when an input requires a gradient and the tape is on. `in` may hold NULL for optional
- * inputs. `attrs` NULL = defaults. out: n_out references. */
+/* Applies an operator: checks shapes, makes outputs in the current scope, runs the kernel, records
+ * the tape node when an input requires a gradient and the tape is on. `in` may hold NULL for
+ * optional inputs. `attrs` NULL = defaults. out: n_out references. */
 mimic_status mimic_op_apply(mimic_ctx *ctx, const mimic_op *op, mimic_tensor *const *in, int n_in,
                             const mimic_attrs *attrs, mimic_tensor **out);
 

@@ -19,7 +19,7 @@ typedef enum mimic_dtype {
     MIMIC_DTYPE_COUNT
 } mimic_dtype;
 
-const char *mimic_dtype_name(mimic_dtype dtype);                 /* "f32" ... */
+const char *mimic_dtype_name(mimic_dtype dtype); /* "f32" ... */
 bool mimic_dtype_parse(const char *name, mimic_dtype *out);
 size_t mimic_dtype_size(mimic_dtype dtype);
 
@@ -51,15 +51,15 @@ void mimic_tensor_describe(const mimic_tensor *t, char *buf, size_t size);
 mimic_status mimic_tensor_read(mimic_ctx *ctx, const mimic_tensor *t, mimic_dtype dtype, void *data,
                                int64_t count);
 /* Overwrites the elements of a contiguous tensor (parameters, buffers). Not seen by the tape. */
-mimic_status mimic_tensor_write(mimic_ctx *ctx, mimic_tensor *t, mimic_dtype dtype, const void *data,
-                                int64_t count);
+mimic_status mimic_tensor_write(mimic_ctx *ctx, mimic_tensor *t, mimic_dtype dtype,
+                                const void *data, int64_t count);
 /* dst = src, equal shapes, converting dtypes. Not seen by the tape. */
 mimic_status mimic_tensor_copy(mimic_ctx *ctx, mimic_tensor *dst, const mimic_tensor *src);
 /* Direct pointer of a contiguous CPU tensor, or NULL. Valid while the tensor lives. */
 void *mimic_tensor_data(const mimic_tensor *t);
 
-/* Autograd state of a tensor. A leaf that requires a gradient gets an f32 (f64 for f64) `grad` of its
- * shape, zero-filled, that backward adds to. */
+/* Autograd state of a tensor. A leaf that requires a gradient gets an f32 (f64 for f64) `grad` of
+ * its shape, zero-filled, that backward adds to. */
 mimic_status mimic_tensor_set_requires_grad(mimic_ctx *ctx, mimic_tensor *t, bool on);
 bool mimic_tensor_requires_grad(const mimic_tensor *t);
 mimic_tensor *mimic_tensor_grad(const mimic_tensor *t); /* borrowed, or NULL */
