@@ -38,9 +38,10 @@ static int64_t NAME(to_next)(const attention_job *a, int64_t item, int64_t colum
 /* k [t,d] as panels of its transpose. */
 static void NAME(panels)(const attention_job *a, const REAL *k, REAL *out) {
     const int nr = gemm_nr(a->kind);
-    for (int64_t j = 0; j < a->t; j += nr, out += a->d * nr)
-        KERNEL(gemm_pack_b)
-        (a->kind, ACCUM, true, k, a->dp, j, a->t - j < nr ? a->t - j : nr, 0, a->d, a->d, out);
+    for (int64_t j = 0; j < a->t; j += nr, out += a->d * nr) {
+        int64_t n = a->t - j < nr ? a->t - j : nr;
+        KERNEL(gemm_pack_b)(a->kind, ACCUM, true, k, a->dp, j, n, 0, a->d, a->d, out);
+    }
 }
 /* out[r,tp] = x[r,d] . y^T, y as panels. */
 static void NAME(scores)(const attention_job *a, int64_t r, const REAL *x, const REAL *y,

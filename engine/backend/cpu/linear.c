@@ -33,20 +33,20 @@ SIMD_FN VEC NAME(slope)(VEC x, enum gemm_act act) {
     }
 }
 
-/* One vector, n lanes of it. */
-SIMD_FN void NAME(finish_vector)(const REAL *sum, const REAL *bias, T *pre, T *c, enum gemm_act act,
-                                 int64_t n) {
-    VEC v = n == W ? RLOAD(sum) : RLOADN(sum, n);
+/* n lanes from column j on of one row. */
+SIMD_FN void NAME(finish_vector)(const REAL *sum, const REAL *bias, T *pre, T *c, int64_t j,
+                                 int64_t n, enum gemm_act act) {
+    VEC v = n == W ? RLOAD(sum + j) : RLOADN(sum + j, n);
     if (bias)
-        v += n == W ? RLOAD(bias) : RLOADN(bias, n);
+        v += n == W ? RLOAD(bias + j) : RLOADN(bias + j, n);
     if (n == W) {
         if (pre)
-            QUICK_STORE(pre, v);
-        QUICK_STORE(c, NAME(activate)(v, act));
+            QUICK_STORE(pre + j, v);
+        QUICK_STORE(c + j, NAME(activate)(v, act));
     } else {
         if (pre)
-            STOREN(pre, v, n);
-        STOREN(c, NAME(activate)(v, act), n);
+            STOREN(pre + j, v, n);
+        STOREN(c + j, NAME(activate)(v, act), n);
     }
 }
 /* Inlined for each activation, which is then known in the loop. */
@@ -57,11 +57,9 @@ SIMD_FN void NAME(finish_rows)(const gemm_args *g, int64_t row, int64_t m, int64
         int64_t at = (row + i) * g->ldc + col, j = 0;
         T *c = (T *)g->c + at, *pre = g->pre ? (T *)g->pre + at : NULL;
         for (; j + W <= n; j += W)
-            NAME(finish_vector)
-            (sum + j, bias ? bias + j : NULL, pre ? pre + j : NULL, c + j, act, W);
+            NAME(finish_vector)(sum, bias, pre, c, j, W, act);
         if (j < n)
-            NAME(finish_vector)
-            (sum + j, bias ? bias + j : NULL, pre ? pre + j : NULL, c + j, act, n - j);
+            NAME(finish_vector)(sum, bias, pre, c, j, n - j, act);
     }
 }
 static void NAME(finish)(const gemm_args *g, int64_t row, int64_t m, int64_t col, int64_t n,

@@ -2,18 +2,15 @@
  * copies are each touched once. Chunks have fixed size; coefficients are computed in double. */
 #ifdef REAL
 
-SIMD_FN void FN(copy_out)(VEC w, uint16_t *shadow, int64_t n) {
-    for (int64_t i = 0; i < n; i++)
-        shadow[i] = mimic_f32_to_bf16((float)w[i]);
-}
-
-/* Elements i.. of one segment, n of them in this vector. */
-SIMD_FN void FN(update)(const coefficients *k, bool adam, REAL *wp, REAL *gp, REAL *mp, REAL *vp,
-                        uint16_t *shadow, int64_t n) {
-    bool whole = n == W;
+/* Elements i.. of the arenas, n lanes; shadow: where element 0 would be. */
+SIMD_FN void FN(update)(const mimic_optim_args *a, const coefficients *k, uint16_t *shadow,
+                        int64_t i, int64_t n) {
+    const bool whole = n == W;
+    REAL *wp = (REAL *)a->w + i, *gp = (REAL *)a->g + i, *mp = (REAL *)a->m + i;
     VEC w = whole ? LOAD(wp) : LOADN(wp, n), m = whole ? LOAD(mp) : LOADN(mp, n);
     VEC g = (whole ? LOAD(gp) : LOADN(gp, n)) * (REAL)k->grad_scale + w * (REAL)k->decay_in;
-    if (adam) {
+    if (k->adam) {
+        REAL *vp = (REAL *)a->v + i;
         VEC v = whole ? LOAD(vp) : LOADN(vp, n);
         w *= (REAL)k->decay_out;
         m = m * (REAL)k->beta1 + g * (REAL)k->rest1;
@@ -37,24 +34,17 @@ SIMD_FN void FN(update)(const coefficients *k, bool adam, REAL *wp, REAL *gp, RE
         STOREN(gp, (VEC){0}, n);
     }
     if (shadow)
-        FN(copy_out)(w, shadow, n);
+        FN(copy_out)(w, shadow + i, n);
 }
 
 static void FN(update_range)(const mimic_optim_args *a, const mimic_segment *s, int64_t from,
                              int64_t to) {
     const coefficients k = coefficients_of(a, s);
-    const bool adam = a->kind == MIMIC_ADAM || a->kind == MIMIC_ADAMW;
-    REAL *w = a->w, *g = a->g, *m = a->m, *v = a->v;
     uint16_t *shadow = s->shadow >= 0 ? a->shadow + s->shadow - s->offset : NULL;
-    for (int64_t i = from; i < to; i += W) {
-        int64_t n = to - i < W ? to - i : W;
-        if (n == W)
-            FN(update)
-            (&k, adam, w + i, g + i, m + i, adam ? v + i : NULL, shadow ? shadow + i : NULL, W);
-        else
-            FN(update)
-            (&k, adam, w + i, g + i, m + i, adam ? v + i : NULL, shadow ? shadow + i : NULL, n);
-    }
+    for (; from + W <= to; from += W)
+        FN(update)(a, &k, shadow, from, W);
+    if (from < to)
+        FN(update)(a, &k, shadow, from, to - from);
 }
 
 /* Short runs are summed in REAL, their sums in double. */
@@ -91,12 +81,14 @@ static void FN(squares)(void *arg, int64_t chunk, int worker) {
 /* g = grad_scale g + decay_in w; Adam: w *= decay_out, m and v follow, w -= step m / (root sqrt(v)
  * + eps); others: m = beta1 m + rest1 g, w -= step m. */
 typedef struct coefficients {
+    bool adam;
     double grad_scale, decay_in, decay_out, beta1, rest1, beta2, rest2, step, root, eps;
 } coefficients;
 
 static coefficients coefficients_of(const mimic_optim_args *a, const mimic_segment *s) {
     double lr = a->lr * s->lr_scale;
-    coefficients k = {.grad_scale = a->grad_scale,
+    coefficients k = {.adam = a->kind == MIMIC_ADAM || a->kind == MIMIC_ADAMW,
+                      .grad_scale = a->grad_scale,
                       .decay_in = s->weight_decay,
                       .decay_out = 1,
                       .beta1 = a->beta1,
@@ -139,6 +131,17 @@ typedef struct squares_job {
 #define STORE(p, v) FN(vstore)(p, v)
 #define LOADN(p, n) FN(vloadn)(p, n)
 #define STOREN(p, v, n) FN(vstoren)(p, v, n)
+
+SIMD_FN void copy_out_f32(vf32 w, uint16_t *shadow, int64_t n) {
+    if (n == VF32_W)
+        vstore_bf16(shadow, w);
+    else
+        vstoren_bf16(shadow, w, n);
+}
+SIMD_FN void copy_out_f64(vf64 w, uint16_t *shadow, int64_t n) {
+    for (int64_t i = 0; i < n; i++)
+        shadow[i] = mimic_f32_to_bf16((float)w[i]);
+}
 
 #define REAL float
 #define VEC vf32
