@@ -74,10 +74,13 @@ local function results_section(store, groups)
             row[key] = value_text(r.metric, r.mean) .. (r.n > 1 and (" ± %s"):format(value_text(r.metric,
                 r.sd or 0)) or "")
             if r.mean then
-                local lower = r.metric:match("loss") ~= nil
+                local score = r.metric:match("loss") and -r.mean or r.mean
                 local b = best[key]
-                if not b or (lower and r.mean < b.mean) or (not lower
-                    and r.mean > b.mean) then best[key] = { mean = r.mean, row = row } end
+                if not b or score > b.score then
+                    best[key] = { score = score, rows = { row } }
+                elseif score == b.score then
+                    b.rows[#b.rows + 1] = row
+                end
             end
             hits = hits + 1
         end
@@ -88,8 +91,8 @@ local function results_section(store, groups)
     for _, row in ipairs(rows) do
         for _, c in ipairs(columns) do count[c.key] = (count[c.key] or 0) + (row[c.key] and 1 or 0) end
     end
-    for key, b in pairs(best) do
-        if count[key] > 1 then b.row.best[key] = true end
+    for key, b in pairs(best) do -- nothing stands out when all are equal
+        for _, row in ipairs(#b.rows < count[key] and b.rows or {}) do row.best[key] = true end
     end
     table.insert(columns, 1, { key = "name", title = "run" })
     table.insert(columns, 2, { key = "kind", title = "task" })
@@ -306,7 +309,7 @@ local function speed_section(store, groups)
 end
 
 local function provenance_section(store, runs)
-    local out, scripts, envs = {}, {}, {}
+    local out, scripts, envs, golden = {}, {}, {}, {}
     local rows = {}
     for i, r in ipairs(runs) do
         local argv = r.argv and cjson.decode(r.argv) or {}
@@ -315,17 +318,19 @@ local function provenance_section(store, runs)
                 parent = r.parent,
             begun = tables.when(r.started), git = r.git and r.git:sub(1, 12) .. (r.git:match("%+dirty")
                 or ""),
-            config = r.hash:sub(1, 8), script = (argv.script or "") .. " " .. r.script:sub(1, 8),
-                golden = store:golden(r.id),
+            config = r.hash:sub(1, 8),
+            script = ("%s %s"):format((argv.script or ""):match("[^/]*$"), r.script:sub(1, 8)),
         }
         scripts[r.script] = scripts[r.script] or argv.script or "script"
+        local line = store:golden(r.id)
+        if line then golden[#golden + 1] = ("%s seed %d: %s"):format(r.name, r.seed, line) end
         if r.env then envs[r.env] = true end
     end
     out[1] = page.table(rows, { { key = "id", number = true }, { key = "name" }, { key = "seed",
         number = true }, { key = "state" },
         { key = "attempt", number = true }, { key = "parent", number = true }, { key = "begun" },
             { key = "git" }, { key = "config" },
-        { key = "script" }, { key = "golden" } })
+        { key = "script" } }) .. page.pre(table.concat(golden, "\n"))
     local shown = {}
     for _, r in ipairs(runs) do
         if not shown[r.hash] then

@@ -26,8 +26,7 @@ function synth.ensure(spec)
     m.sys.mkdirs(dir)
     os.remove(stamp)
     full.progress = function(done, total)
-        progress.show { phase = "synth", epoch = done, epochs = total, done = done / total,
-            unit = "pictures" }
+        progress.show { phase = "synth", note = ("%d/%d pictures"):format(done, total), done = done / total }
     end
     m.data.synth(full)
     progress.finish()
