@@ -4,9 +4,13 @@
  * fixed. */
 #include "backend/cpu/gemm.h"
 
-#define GEMM_PACKED_LIMIT                                                                          \
-    (8 << 20)                    /* bytes of B packed at a time, where partial sums can wait in C */
-#define GEMM_SERIAL_WORK 1000000 /* multiply-adds below which threads are not woken */
+/* Bytes of B packed at a time: weights whole; a long k (rows of a batch, summed into C) in pieces
+ * that stay in cache from packing to use. */
+#define GEMM_PACKED_WHOLE (16 << 20)
+#define GEMM_PACKED_PIECE (2 << 20)
+#define GEMM_LONG_K 3072
+/* Multiply-adds below which threads are not woken. */
+#define GEMM_SERIAL_WORK 1000000
 
 typedef struct gemm_job {
     gemm_args g;
@@ -110,9 +114,10 @@ static void pack_fn(void *arg, int64_t i, int worker) {
 /* Units of k packed at a time. */
 static int64_t k_step(const gemm_job *job) {
     int64_t row = job->panels * job->nr * job->unit;
-    if (!job->b_packed || !job->direct || row * job->units <= GEMM_PACKED_LIMIT)
+    bool whole = job->units <= GEMM_LONG_K && row * job->units <= GEMM_PACKED_WHOLE;
+    if (!job->b_packed || !job->direct || whole)
         return job->units;
-    int64_t blocks = GEMM_PACKED_LIMIT / (row * GEMM_BLOCK_K);
+    int64_t blocks = GEMM_PACKED_PIECE / (row * GEMM_BLOCK_K);
     return (blocks > 0 ? blocks : 1) * GEMM_BLOCK_K;
 }
 

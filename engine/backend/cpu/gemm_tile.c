@@ -6,40 +6,43 @@
 SIMD_FN void EACH(tile)(int m, int nv, bool kmajor, int64_t kc, const char *a, int64_t lda,
                         const char *b, int64_t ldb, char *c, int64_t ldc, bool add) {
     VEC r[GEMM_MR][GEMM_NV];
-    const char *row[GEMM_MR];
-#pragma GCC unroll 8
+    UNROLL
     for (int i = 0; i < m; i++) {
-        row[i] = kmajor ? a : a + i * lda;
-#pragma GCC unroll 8
+        UNROLL
         for (int j = 0; j < nv; j++)
-            if (add)
+            r[i][j] = (VEC){0};
+    }
+    if (add) {
+        UNROLL
+        for (int i = 0; i < m; i++) {
+            UNROLL
+            for (int j = 0; j < nv; j++)
                 memcpy(&r[i][j], c + i * ldc + j * (int)sizeof(VEC), sizeof(VEC));
-            else
-                r[i][j] = (VEC){0};
+        }
     }
     for (int64_t k = 0; k < kc; k++) {
         BVEC x[GEMM_NV];
-#pragma GCC unroll 8
+        UNROLL
         for (int j = 0; j < nv; j++)
             memcpy(&x[j], b + j * (int)sizeof(VEC), sizeof(VEC));
-#pragma GCC unroll 8
+        UNROLL
         for (int i = 0; i < m; i++) {
             UNIT u;
-            memcpy(&u, kmajor ? a + i * (int)sizeof u : row[i] + k * (int)sizeof u, sizeof u);
+            memcpy(&u, a + i * (kmajor ? (int)sizeof u : lda), sizeof u);
             BVEC s = u - (BVEC){0}; /* + 0 would change -0 and cost an addition */
-#pragma GCC unroll 8
+            UNROLL
             for (int j = 0; j < nv; j++)
                 r[i][j] = FMA(r[i][j], s, x[j]);
         }
         b += ldb;
-        if (kmajor)
-            a += lda;
+        a += kmajor ? lda : (int)sizeof(UNIT);
     }
-#pragma GCC unroll 8
-    for (int i = 0; i < m; i++)
-#pragma GCC unroll 8
+    UNROLL
+    for (int i = 0; i < m; i++) {
+        UNROLL
         for (int j = 0; j < nv; j++)
             memcpy(c + i * ldc + j * (int)sizeof(VEC), &r[i][j], sizeof(VEC));
+    }
 }
 
 #define TILE(m, nv)                                                                                \
@@ -60,6 +63,12 @@ static const gemm_tile_fn EACH(tiles)[2][GEMM_MR][GEMM_NV] = {TILES(TILE)};
 
 #else
 #include "backend/cpu/gemm.h"
+
+#ifdef __clang__
+#define UNROLL _Pragma("unroll")
+#else
+#define UNROLL _Pragma("GCC unroll 8")
+#endif
 
 #define EACH_2(name, suffix) name##_##suffix
 #define EACH_1(name, suffix) EACH_2(name, suffix)
