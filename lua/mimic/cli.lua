@@ -33,8 +33,15 @@ end
 ---@return table
 function cli.results(args, write)
     local ok, store = pcall(require("mimic.results").open, args.db, write or false)
-    if not ok then cli.fail(cli.DATABASE, "%s", store) end
+    if not ok then cli.fail(cli.DATABASE, "%s", cli.message(store)) end
     return store
+end
+
+---An error's text without the place in the library that raised it.
+---@param e any
+---@return string
+function cli.message(e)
+    return (tostring(e):gsub("^mimic/[%w_/]+%.lua:%d+: ", ""))
 end
 
 ---Calls f and turns an error of it into the exit code.
@@ -42,7 +49,7 @@ function cli.guard(code, f, ...)
     local out = table.pack(pcall(f, ...))
     if out[1] then return table.unpack(out, 2, out.n) end
     if getmetatable(out[2]) == Exit then error(out[2], 0) end
-    cli.fail(code, "%s", tostring(out[2]))
+    cli.fail(code, "%s", cli.message(out[2]))
 end
 
 local function module_of(name)

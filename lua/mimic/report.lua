@@ -437,7 +437,7 @@ function report.write(spec)
     spec = spec or {}
     local experiment = require "mimic.experiment"
     local path = spec.out or "results/report.html"
-    if experiment.options.dry_run then return path end
+    if experiment.options.dry_run then return "not written in a dry run" end
     experiment.flush()
     local store = results.open(experiment.options.db, false)
     local runs = store.db:rows(CHOSEN, spec.experiment, identifiers(spec.runs))

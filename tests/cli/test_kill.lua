@@ -93,18 +93,21 @@ end
 local function kill_and_compare(words, times, kills)
     local whole, seconds = reference(words)
     local rng = m.rng(m.sys.pid(), 1, m.sys.time() & 0xffff)
+    local resumed = 0
     for i = 1, times do
         fresh()
         local moments = {}
         for k = 1, kills do
-            moments[k] = ("%.3f"):format(0.02 + rng:uniform() * seconds)
+            moments[k] = ("%.3f"):format((0.1 + 0.8 * rng:uniform()) * seconds)
             start("cut.db", words, "timeout -s KILL " .. moments[k])
         end
         local code, out, err = start("cut.db", words)
         local what = ("kill %d at %s s of %.2f s"):format(i, table.concat(moments, ", "), seconds)
         lu.assertEquals(code, 0, what .. "\n" .. out .. err)
         lu.assertEquals(record("cut.db"), whole, what)
+        resumed = resumed + rows("cut.db", "SELECT max(attempt) AS n FROM run")[1].n - 1
     end
+    lu.assertTrue(resumed > 0, "no kill met a run that was being executed")
 end
 
 function TestKill.test_killed_runs_end_in_the_same_bits()
