@@ -49,7 +49,8 @@ function bench.flops(s)
         + 6 * (kept * s.dim * d.dim + (patches + 1) * d.dim * pixels)
 end
 
--- Median and shortest seconds of f, repeated for about `budget` seconds and at least `least` times, after one warm-up.
+-- Median and shortest seconds of f, repeated for about `budget` seconds and at least `least` times after a
+-- warm-up.
 local function time(f, budget, least)
     f()
     local took = {}
@@ -182,34 +183,37 @@ local function measure_gemm(g, dtype, floor, quick)
     return row
 end
 
--- Name, bytes touched per element of x at the least, and the call.
-local function kernels(dtype)
+-- Name, floor in seconds and call: bytes over bandwidth on tensors too large for the caches, or for
+-- attention its products at peak when that is longer.
+local function kernels(dtype, floor)
     local size = dtype == "bf16" and 2 or 4
-    local x, r = random({ 3152, 768 }, dtype), random({ 3152, 768 }, dtype)
+    local x, r = random({ 25216, 768 }, dtype), random({ 25216, 768 }, dtype)
     local w, b = random({ 768 }, "f32"), random({ 768 }, "f32")
-    local scores = random({ 192, 197, 197 }, dtype)
-    local qkv = random({ 16, 197, 2304 }, dtype)
+    local scores = random({ 512, 197, 197 }, dtype)
+    local qkv = random({ 32, 197, 2304 }, dtype)
+    local function bytes(n) return n * size / floor.bytes end
+    local products = 4 * 32 * 197 * 197 * 768 / floor[dtype]
     return {
-        { "add", x.numel * size * 3, function() m.add(x, r) end },
-        { "gelu", x.numel * size * 2, function() m.gelu(x) end },
-        { "layernorm", x.numel * size * 2, function() m.layernorm(x, w, b) end },
-        { "add_layernorm", x.numel * size * 4, function() m.add_layernorm(x, r, w, b) end },
-        { "softmax", scores.numel * size * 2, function() m.softmax(scores) end },
-        { "attention", qkv.numel * size * 4 // 3, function() m.attention(qkv, { heads = 12 }) end },
+        { "add", bytes(x.numel * 3), function() m.add(x, r) end },
+        { "gelu", bytes(x.numel * 2), function() m.gelu(x) end },
+        { "layernorm", bytes(x.numel * 2), function() m.layernorm(x, w, b) end },
+        { "add_layernorm", bytes(x.numel * 4), function() m.add_layernorm(x, r, w, b) end },
+        { "softmax", bytes(scores.numel * 2), function() m.softmax(scores) end },
+        { "attention", math.max(bytes(qkv.numel * 4 // 3), products),
+            function() m.attention(qkv, { heads = 12 }) end },
     }
 end
 
 local function measure_kernels(dtype, floor, quick)
     local scope <close> = m.scope() -- luacheck: ignore scope
     local rows = {}
-    for i, k in ipairs(kernels(dtype)) do
+    for i, k in ipairs(kernels(dtype, floor)) do
         local seconds = time_many(function()
             local inner <close> = m.scope() -- luacheck: ignore inner
             k[3]()
         end, quick and 0.1 or 0.3)
-        rows[i] = { kernel = k[1], dtype = dtype, ["us"] = seconds * 1e6,
-            ["floor us"] = k[2] / floor.bytes * 1e6,
-            ["of floor %"] = 100 * k[2] / floor.bytes / seconds }
+        rows[i] = { kernel = k[1], dtype = dtype, ["ms"] = seconds * 1e3, ["floor ms"] = k[2] * 1e3,
+            ["of floor %"] = 100 * k[2] / seconds }
     end
     return rows
 end
@@ -273,7 +277,7 @@ function bench.run(opts)
                 for _, row in ipairs(measure_kernels(dtype, floor, opts.quick)) do table.insert(out.kernels,
                     row) end
             end
-            show(out.kernels, { "kernel", "dtype", "us", "floor us", "of floor %" })
+            show(out.kernels, { "kernel", "dtype", "ms", "floor ms", "of floor %" })
         end
         return out
     end)

@@ -180,6 +180,9 @@ function cli.main(words)
     io.stdout:flush()
     if ok then return code end
     require("mimic.progress").clear()
+    if getmetatable(code) ~= Exit and m.interrupted() > 0 then
+        code = setmetatable({ code = cli.STOPPED, message = "stopped" }, Exit)
+    end
     io.stderr:write("mimic: ", tostring(code), "\n")
     return getmetatable(code) == Exit and code.code or cli.FAILED
 end

@@ -183,6 +183,7 @@ local function execute(store, run, task, env)
     m.seed(run.seed)
     math.randomseed(run.seed)
     local before = config.json(run.config)
+    m.interrupted() -- asked once, Ctrl-C waits for the task to finish its step
     local ok, err = xpcall(task.run, with_traceback, run)
     progress.finish()
     if ok and config.json(run.config) ~= before then
@@ -193,14 +194,13 @@ local function execute(store, run, task, env)
         run.state = "done"
         return
     end
-    local stopped = err == Run.Stop
+    local stopped = err == Run.Stop or m.interrupted() > 0
     run.state = stopped and "interrupted" or "failed"
     local saved, why = pcall(store.finish, store, run.id, run.state, not stopped and err or nil)
     if not saved then complain("%s: its end could not be recorded: %s", run:label(), why) end
     if not stopped then complain("%s failed: %s", run:label(), err) end
-    complain("%s: %s; continue with\n  %s", run:label(), run.saved and "saved at step " .. run.saved
-        or "nothing saved yet, begins anew",
-        continue_command(run))
+    local kept = run.saved and "saved at step " .. run.saved or "nothing saved yet, begins anew"
+    complain("%s: %s; continue with\n  %s", run:label(), kept, continue_command(run))
     if stopped then error(Run.Stop, 0) end
 end
 

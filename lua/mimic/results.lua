@@ -198,9 +198,13 @@ end
 function results:finish(id, state, message)
     self.db:flush()
     self.db:tx(function()
-        self.db:exec("UPDATE run SET state = ?, ended = ?, heartbeat = ?, error = ? WHERE id = ?", state,
-            m.sys.time(), m.sys.time(),
+        local now = m.sys.time()
+        self.db:exec("UPDATE run SET state = ?, ended = ?, heartbeat = ?, error = ? WHERE id = ?", state, now, now,
             message, id)
+        if state == "done" then
+            self.db:exec([[UPDATE run SET step = max(step, coalesce((SELECT max(last_step) FROM series
+              WHERE run = ?1), 0)) WHERE id = ?1]], id)
+        end
         self:event(id, state == "failed" and 3 or 6, state, message or "")
     end, true)
 end

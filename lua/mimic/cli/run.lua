@@ -61,6 +61,7 @@ function command.execute(script)
         return m.interrupted() > 1 and cli.STOPPED or cli.INTERRUPTED
     end
     if not ok then
+        if m.interrupted() > 0 then cli.fail(cli.STOPPED, "stopped") end
         if refused(err) then cli.fail(cli.USAGE, "%s", config.refused) end
         cli.fail(cli.FAILED, "%s", err)
     end
