@@ -183,6 +183,7 @@ local function execute(store, run, task, env)
     m.seed(run.seed)
     math.randomseed(run.seed)
     local before = config.json(run.config)
+    m.reset_peak()
     m.interrupted() -- asked once, Ctrl-C waits for the task to finish its step
     local ok, err = xpcall(task.run, with_traceback, run)
     progress.finish()
@@ -190,6 +191,7 @@ local function execute(store, run, task, env)
         ok, err = false, "the task changed its configuration while it ran"
     end
     if ok then
+        run:log(run.step, { ["sys/peak_bytes"] = m.memory().peak })
         store:finish(run.id, "done")
         run.state = "done"
         return

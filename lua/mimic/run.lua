@@ -27,7 +27,7 @@ function Run.new(store, row, cfg, parent)
     return setmetatable({
         store = store, id = row.id, uid = row.uid, kind = row.kind, name = row.name, seed = row.seed,
             state = row.state,
-        config = cfg, parent = parent, heard = 0,
+        config = cfg, parent = parent, heard = 0, step = 0,
     }, Run)
 end
 
@@ -57,6 +57,7 @@ function Run:log(step, values)
     for name, v in pairs(values) do
         self.store.db:log(self.id, name, step, number(v))
     end
+    self.step = math.max(self.step, step)
     local now = m.sys.clock()
     if now - self.heard > 10 then
         self.heard = now

@@ -80,9 +80,10 @@ end
 
 local function record(id) -- all that a run recorded, without times
     return {
-        rows("SELECT name, step, value FROM curve WHERE run = ? ORDER BY 1, 2", id),
+        rows([[SELECT name, step, value FROM curve WHERE run = ? AND name NOT LIKE 'sys/%'
+          ORDER BY 1, 2]], id),
         rows([[SELECT name, n, last, last_step, lo, lo_step, hi, hi_step, bad_n FROM series WHERE run = ?
-          ORDER BY 1]], id),
+          AND name NOT LIKE 'sys/%' ORDER BY 1]], id),
         rows("SELECT dataset, split, metric, value, n, step FROM result WHERE run = ? ORDER BY 1, 2, 3", id),
         rows("SELECT dataset, split, truth, pred, n FROM confusion WHERE run = ? ORDER BY 1, 2, 3, 4", id),
         rows("SELECT name, step, kind, hex(sha256) AS sha FROM artifact WHERE run = ? ORDER BY 1, 2", id),
