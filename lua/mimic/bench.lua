@@ -266,16 +266,16 @@ function bench.run(opts)
         show(out.models, { "model", "dtype", "batch", "s/step", "img/s", "GFLOP/s", "of peak %", "peak MiB" })
         if wanted("gemm") then
             for _, g in ipairs(gemms) do
-                for _, dtype in ipairs(dtypes) do table.insert(out.gemm, measure_gemm(g, dtype, floor,
-                    opts.quick)) end
+                for _, dtype in ipairs(dtypes) do
+                    table.insert(out.gemm, measure_gemm(g, dtype, floor, opts.quick))
+                end
             end
             show(out.gemm, { "what", "shape", "dtype", "forward GFLOP/s", "forward %", "dX GFLOP/s", "dX %",
                 "dW GFLOP/s", "dW %" })
         end
         if wanted("kernels") then
             for _, dtype in ipairs(dtypes) do
-                for _, row in ipairs(measure_kernels(dtype, floor, opts.quick)) do table.insert(out.kernels,
-                    row) end
+                table.move(measure_kernels(dtype, floor, opts.quick), 1, 6, #out.kernels + 1, out.kernels)
             end
             show(out.kernels, { "kernel", "dtype", "ms", "floor ms", "of floor %" })
         end

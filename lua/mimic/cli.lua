@@ -7,8 +7,9 @@ local suggest = require "mimic.suggest"
 
 local cli = { DONE = 0, FAILED = 1, USAGE = 2, DATABASE = 3, INTERRUPTED = 75, STOPPED = 130 }
 
-local commands = { "run", "resume", "ls", "show", "log", "query", "report", "data", "bench", "devices",
-    "help" }
+local commands = {
+    "run", "resume", "ls", "show", "log", "query", "report", "data", "bench", "devices", "help",
+}
 
 local Exit = {} -- what cli.fail raises: {code, message}
 Exit.__index = Exit
@@ -68,8 +69,7 @@ end
 ---@return table parser, table command
 function cli.parser(name)
     local command = module_of(name)
-    local p = argparse("mimic " .. name, command.description, command.examples and "Examples:\n"
-        .. command.examples)
+    local p = argparse("mimic " .. name, command.description, "Examples:\n" .. command.examples)
     p:add_help(false)
     p:help_max_width(100)
     command.configure(p)

@@ -295,8 +295,7 @@ function config.set_overrides(words)
         end
         local path = {}
         for part in key:gmatch("[^.]+") do path[#path + 1] = tonumber(part) or part end
-        overrides[#overrides + 1] = { path = path, text = key, value = config.parse_value(value),
-            used = false }
+        overrides[#overrides + 1] = { path = path, text = key, value = config.parse_value(value) }
     end
 end
 

@@ -55,8 +55,10 @@ end
 
 ---@return table
 function environment.hardware()
-    return { device = "cpu", cpu = m.sys.cpu(), cores = cores(), threads = m.threads(), isa = m.isa(),
-        memory_mib = memory_mib() }
+    return {
+        device = "cpu", cpu = m.sys.cpu(), cores = cores(), threads = m.threads(), isa = m.isa(),
+        memory_mib = memory_mib(),
+    }
 end
 
 ---@param db table open database, for SQLite's version

@@ -44,9 +44,8 @@ local function task_of(kind)
         local known = false
         for _, k in ipairs(kinds) do known = known or k == kind end
         if not known then
-            error(("no task '%s'%s; the tasks are %s"):format(tostring(kind),
-                require("mimic.suggest").hint(tostring(kind), kinds),
-                table.concat(kinds, ", ")), 0)
+            local hint = require("mimic.suggest").hint(tostring(kind), kinds)
+            error(("no task '%s'%s; the tasks are %s"):format(kind, hint, table.concat(kinds, ", ")), 0)
         end
         tasks[kind] = require("mimic." .. kind)
     end
@@ -106,7 +105,7 @@ local function sources(store)
     end
     return {
         script = store.db:put_blob(s.text), files = files, sources = m.sha256(table.concat(list, "\n")),
-            git = source_of.git,
+        git = source_of.git,
         diff = source_of.diff and source_of.diff ~= "" and store.db:put_blob(source_of.diff) or nil,
         argv = config.json { script = s.path, words = s.words, cwd = environment.cwd() },
     }
@@ -134,8 +133,8 @@ local function continue_command(run)
     local s = script()
     local words = { "mimic" }
     if experiment.options.chdir then words[#words + 1] = "-C " .. experiment.options.chdir end
-    if experiment.options.db ~= results.default_path then words[#words + 1] = "--db "
-        .. experiment.options.db end
+    local db = experiment.options.db
+    if db ~= results.default_path then words[#words + 1] = "--db " .. db end
     if experiment.options.script_is_file then
         words[#words + 1] = "run " .. s.path
         for _, w in ipairs(s.words) do words[#words + 1] = w:find("[^%w=._/,-]") and "'" .. w .. "'" or w end
@@ -177,8 +176,8 @@ local function execute(store, run, task, env)
     run.state = "running"
     local from = run:prepare()
     if row.started then
-        complain("%s: continuing from %s (was %s)", run:label(), from and "step " .. from or "the start",
-            row.state)
+        local where = from and "step " .. from or "the start"
+        complain("%s: continuing from %s (was %s)", run:label(), where, row.state)
     end
     m.seed(run.seed)
     math.randomseed(run.seed)
@@ -215,8 +214,7 @@ local function one(self, spec, seed)
     local task = task_of(spec.kind)
     local opts = experiment.options
     local parent = spec.parent or nil
-    if type(parent) == "table"
-        and getmetatable(parent) ~= Run then -- runs of several seeds: the one of this seed
+    if type(parent) == "table" and getmetatable(parent) ~= Run then -- several seeds: the run of this one
         local found = parent[1]
         for _, p in ipairs(parent) do
             if p.seed == seed then found = p end
@@ -229,8 +227,9 @@ local function one(self, spec, seed)
     end
     local cfg = config.resolve(spec.config or {}, task.defaults, others, spec.kind)
     if seed then cfg.seed = seed end
-    if math.type(cfg.seed) ~= "integer" or cfg.seed < 0 then error("seed: expected a whole number >= 0",
-        0) end
+    if math.type(cfg.seed) ~= "integer" or cfg.seed < 0 then
+        error("seed: expected a whole number >= 0", 0)
+    end
     local name = spec.name or spec.kind
     local planned = { kind = spec.kind, name = name, seed = cfg.seed, state = "planned" }
     if parent and parent.state ~= "done" and not opts.dry_run then
@@ -241,8 +240,8 @@ local function one(self, spec, seed)
     local hash = config_hash(spec.kind, cfg, parent)
     if opts.dry_run then
         opts.planned = opts.planned + 1
-        say("%-10s %-20s seed %d  %s%s", spec.kind, name, cfg.seed, hash:sub(1, 8), parent and "  after "
-            .. parent.name or "")
+        local after = parent and "  after " .. parent.name or ""
+        say("%-10s %-20s seed %d  %s%s", spec.kind, name, cfg.seed, hash:sub(1, 8), after)
         local run = Run.new(nil, planned, cfg, parent)
         run.hash = hash
         return run
@@ -290,9 +289,9 @@ end
 function Experiment:run(spec)
     for k in pairs(spec) do
         if not ({ kind = 1, name = 1, config = 1, parent = 1, seeds = 1 })[k] then
-            error(("exp:run has no field '%s'%s"):format(tostring(k),
-                require("mimic.suggest").hint(tostring(k), { "kind", "name", "config", "parent", "seeds" })),
-                    2)
+            local known = { "kind", "name", "config", "parent", "seeds" }
+            local hint = require("mimic.suggest").hint(tostring(k), known)
+            error(("exp:run has no field '%s'%s"):format(tostring(k), hint), 2)
         end
     end
     if not spec.seeds then return one(self, spec) end

@@ -121,8 +121,9 @@ function plot.terminal(lines, width, height)
         for c = 0, columns - 1 do
             local cell = r * columns + c
             local char = utf8.char(0x2800 + (cells[cell] or 0))
-            if colour and owner[cell] then char = marks[(owner[cell] - 1) % #marks + 1] .. char
-                .. "\27[0m" end
+            if colour and owner[cell] then
+                char = marks[(owner[cell] - 1) % #marks + 1] .. char .. "\27[0m"
+            end
             parts[#parts + 1] = char
         end
         out[#out + 1] = table.concat(parts)

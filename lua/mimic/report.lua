@@ -71,8 +71,8 @@ local function results_section(store, groups)
                 seen[key] = { key = key, title = key, number = true, metric = r.metric }
                 columns[#columns + 1] = seen[key]
             end
-            row[key] = value_text(r.metric, r.mean) .. (r.n > 1 and (" ± %s"):format(value_text(r.metric,
-                r.sd or 0)) or "")
+            local spread = r.n > 1 and " ± " .. value_text(r.metric, r.sd or 0) or ""
+            row[key] = value_text(r.metric, r.mean) .. spread
             if r.mean then
                 local score = r.metric:match("loss") and -r.mean or r.mean
                 local b = best[key]
@@ -103,14 +103,12 @@ local function results_section(store, groups)
         page.source(RESULTS)
 end
 
-local CURVE = [[SELECT k.step, avg(k.value) AS value, min(k.value) AS lo, max(k.value) AS hi, count(k.value)
-  AS n
+local CURVE = [[SELECT k.step, avg(k.value) AS value, min(k.value) AS lo, max(k.value) AS hi
   FROM metric k JOIN series s ON s.id = k.series
   WHERE s.name = ?1 AND s.run IN (SELECT value FROM json_each(?2)) GROUP BY k.step ORDER BY k.step]]
 
-local NAMES = [[SELECT s.name, count(*) AS runs FROM series s WHERE s.run IN (SELECT value FROM
-  json_each(?1)) AND s.n > 0
-  GROUP BY s.name ORDER BY s.name]]
+local NAMES = [[SELECT s.name, count(*) AS runs FROM series s
+  WHERE s.run IN (SELECT value FROM json_each(?1)) AND s.n > 0 GROUP BY s.name ORDER BY s.name]]
 
 -- Curves worth a place on the page; the others go behind a line that opens them.
 local function is_main(name)
@@ -164,8 +162,8 @@ local function curves_section(store, groups)
             out[#out + 1] = ("<h3>%s</h3>"):format(escape(kind))
             out[#out + 1] = '<div class="grid-of">' .. table.concat(main) .. "</div>"
             if #more > 0 then
-                out[#out + 1] = page.details("more series", '<div class="grid-of">' .. table.concat(more)
-                    .. "</div>")
+                local figures = '<div class="grid-of">' .. table.concat(more) .. "</div>"
+                out[#out + 1] = page.details("more series", figures)
             end
         end
     end
@@ -173,8 +171,8 @@ local function curves_section(store, groups)
 end
 
 local PICTURES = [[SELECT a.run, a.name, a.step, lower(hex(a.sha256)) AS sha FROM artifact a
-  WHERE a.run = ?1 AND a.kind LIKE '%jpeg%' AND a.step = (SELECT max(step) FROM artifact b WHERE b.run =
-    a.run AND b.name = a.name)
+  WHERE a.run = ?1 AND a.kind LIKE '%jpeg%'
+    AND a.step = (SELECT max(step) FROM artifact b WHERE b.run = a.run AND b.name = a.name)
   ORDER BY a.name]]
 
 local function pictures_section(store, groups)
@@ -183,11 +181,11 @@ local function pictures_section(store, groups)
         local r = g.runs[1]
         for a in store.db:each(PICTURES, r.id) do
             local what = a.name == "reconstruction" and "each row: input, masked input, output" or a.name
-            out[#out + 1] = ([[<figure><h3>%s</h3><img class="pixels" alt="%s"
-              src="data:image/jpeg;base64,%s">
-<figcaption>%s, seed %d, step %d: %s.</figcaption></figure>]]):format(escape(g.label),
-                escape(("%s of run %s at step %d: %s"):format(a.name, g.label, a.step, what)),
-                    page.base64(store.db:get_blob(a.sha)),
+            local alt = ("%s of run %s at step %d: %s"):format(a.name, g.label, a.step, what)
+            local title = escape(g.label)
+            out[#out + 1] = ('<figure><h3>%s</h3><img class="pixels" alt="%s" '):format(title, escape(alt))
+            out[#out + 1] = ('src="data:image/jpeg;base64,%s">'):format(page.base64(store.db:get_blob(a.sha)))
+            out[#out + 1] = ("<figcaption>%s, seed %d, step %d: %s.</figcaption></figure>"):format(
                 escape(a.name), r.seed, a.step, escape(what))
         end
     end
@@ -233,8 +231,8 @@ local function matrix_html(counts, n, names)
         for j = 1, n do
             local v = counts[i][j] or 0
             local share = sum[i] > 0 and v / sum[i] or 0
-            out[#out + 1] = ('<td class="cell%s" style="--share:%.2f">%d</td>'):format(i == j and " right"
-                or "", share * 0.75, v)
+            local class = i == j and " right" or ""
+            out[#out + 1] = ('<td class="cell%s" style="--share:%.2f">%d</td>'):format(class, share * 0.75, v)
         end
         local hit = counts[i][i] or 0
         local p = column[i] > 0 and hit / column[i] or nil
@@ -247,8 +245,7 @@ local function matrix_html(counts, n, names)
         out[#out + 1] = "</tr>\n"
     end
     out[#out + 1] = "</tbody></table></div>"
-    return table.concat(out), total > 0 and 100 * right / total or 0, f1_n > 0 and 100 * f1_sum / f1_n or 0,
-        total
+    return table.concat(out), 100 * right / math.max(total, 1), 100 * f1_sum / math.max(f1_n, 1), total
 end
 
 local function confusion_section(store, groups)
@@ -285,17 +282,16 @@ local SPEED = [[SELECT s.name, avg(k.value) AS mean, max(k.value) AS high, count
   WHERE s.run = ?1 AND (s.name LIKE 'sys/%' OR s.name = 'train/rate') GROUP BY s.name ORDER BY s.name]]
 
 local function speed_section(store, groups)
-    local rows, names, columns = {}, {}, { { key = "run" }, { key = "seed", number = true }, { key = "took",
-        number = true } }
+    local rows, names = {}, {}
+    local columns = { { key = "run" }, { key = "seed", number = true }, { key = "took", number = true } }
     for _, g in ipairs(groups) do
         for _, r in ipairs(g.runs) do
-            local row = { run = g.label, seed = r.seed, took = r.started and r.ended
-                and tables.duration((r.ended - r.started) / 1000) }
+            local row = { run = g.label, seed = r.seed, took = tables.duration((r.ended - r.started) / 1000) }
             for s in store.db:each(SPEED, r.id) do
                 if not names[s.name] then
                     names[s.name] = true
-                    columns[#columns + 1] = { key = s.name, title = s.name:gsub("^%w+/", ""):gsub("_", " "),
-                        number = true }
+                    local title = s.name:gsub("^%w+/", ""):gsub("_", " ")
+                    columns[#columns + 1] = { key = s.name, title = title, number = true }
                 end
                 local bytes = s.name:match("bytes") ~= nil
                 row[s.name] = bytes and ("%.1f MiB"):format(s.high / 2 ^ 20) or ("%.4g"):format(s.mean or 0)
@@ -303,9 +299,14 @@ local function speed_section(store, groups)
             rows[#rows + 1] = row
         end
     end
-    return page.table(rows, columns)
-        .. '<p class="note">Mean over the epochs; memory: highest. Time from first start to end.</p>' ..
-        page.source(SPEED)
+    local note = '<p class="note">Mean over the epochs; memory: highest. Time from first start to end.</p>'
+    return page.table(rows, columns) .. note .. page.source(SPEED)
+end
+
+
+-- First digits of the commit and whether the tree was dirty.
+local function commit_text(git)
+    return git and git:sub(1, 12) .. (git:match("%+dirty") or "")
 end
 
 local function provenance_section(store, runs)
@@ -315,9 +316,7 @@ local function provenance_section(store, runs)
         local argv = r.argv and cjson.decode(r.argv) or {}
         rows[i] = {
             id = r.id, uid = r.uid, name = r.name, seed = r.seed, state = r.state, attempt = r.attempt,
-                parent = r.parent,
-            begun = tables.when(r.started), git = r.git and r.git:sub(1, 12) .. (r.git:match("%+dirty")
-                or ""),
+            parent = r.parent, begun = tables.when(r.started), git = commit_text(r.git),
             config = r.hash:sub(1, 8),
             script = ("%s %s"):format((argv.script or ""):match("[^/]*$"), r.script:sub(1, 8)),
         }
@@ -326,11 +325,11 @@ local function provenance_section(store, runs)
         if line then golden[#golden + 1] = ("%s seed %d: %s"):format(r.name, r.seed, line) end
         if r.env then envs[r.env] = true end
     end
-    out[1] = page.table(rows, { { key = "id", number = true }, { key = "name" }, { key = "seed",
-        number = true }, { key = "state" },
+    out[1] = page.table(rows, {
+        { key = "id", number = true }, { key = "name" }, { key = "seed", number = true }, { key = "state" },
         { key = "attempt", number = true }, { key = "parent", number = true }, { key = "begun" },
-            { key = "git" }, { key = "config" },
-        { key = "script" } }) .. page.pre(table.concat(golden, "\n"))
+        { key = "git" }, { key = "config" }, { key = "script" },
+    }) .. page.pre(table.concat(golden, "\n"))
     local shown = {}
     for _, r in ipairs(runs) do
         if not shown[r.hash] then
@@ -367,16 +366,18 @@ local function trouble(runs)
     local rows = {}
     for _, r in ipairs(runs) do
         if r.state ~= "done" then
-            rows[#rows + 1] = { id = r.id, name = r.name, seed = r.seed, state = r.state, step = r.step,
-                error = r.error and r.error:match("^[^\n]*") or "" }
+            rows[#rows + 1] = {
+                id = r.id, name = r.name, seed = r.seed, state = r.state, step = r.step,
+                error = r.error and r.error:match("^[^\n]*") or "",
+            }
         end
     end
     if #rows == 0 then return "" end
-    return '<p class="bad"><strong>' .. #rows .. (#rows == 1 and " run is" or " runs are") ..
-        " not complete and in no figure below.</strong></p>" .. page.table(rows, { { key = "id",
-            number = true }, { key = "name" },
-        { key = "seed", number = true }, { key = "state" }, { key = "step", number = true },
-            { key = "error" } })
+    local text = '<p class="bad"><strong>%d %s not complete and in no figure below.</strong></p>'
+    return text:format(#rows, #rows == 1 and "run is" or "runs are") .. page.table(rows, {
+        { key = "id", number = true }, { key = "name" }, { key = "seed", number = true }, { key = "state" },
+        { key = "step", number = true }, { key = "error" },
+    })
 end
 
 local function header(store, runs, groups)
@@ -390,7 +391,7 @@ local function header(store, runs, groups)
     end
     for _, r in ipairs(runs) do
         once(experiments, r.experiment)
-        once(commits, r.git and r.git:sub(1, 12) .. (r.git:match("%+dirty") or ""))
+        once(commits, commit_text(r.git))
         once(envs, r.env)
         first = math.min(first or r.created, r.created)
         last = math.max(last or 0, r.ended or r.heartbeat or r.created)

@@ -87,9 +87,9 @@ end
 
 -- Runs of one identity, the most useful first: done, then the one to continue.
 local SAME = [[SELECT r.id, r.state FROM run r JOIN tag t ON t.run = r.id AND t.key = 'sources'
-  WHERE r.config_hash = ?1 AND r.seed = ?2 AND r.experiment = ?3 AND r.script IS ?4 AND r.parent IS ?5 AND
-    t.value = ?6
-    AND r.deleted IS NULL AND r.state IN ('done','running','failed','lost','interrupted','queued')
+  WHERE r.config_hash = ?1 AND r.seed = ?2 AND r.experiment = ?3 AND r.script IS ?4
+    AND r.parent IS ?5 AND t.value = ?6 AND r.deleted IS NULL
+    AND r.state IN ('done','running','failed','lost','interrupted','queued')
   ORDER BY r.state <> 'done', r.step DESC, r.id DESC LIMIT 1]]
 
 ---The run of the same configuration, seed, script, required files and parent, if there is one.
@@ -115,13 +115,12 @@ function results:create(spec)
     local db = self.db
     local id
     db:tx(function()
-        db:exec([[INSERT INTO run(uid, experiment, parent, kind, name, config_hash, seed, state, script,
-          diff, git, env, argv, created)
-          VALUES(?, ?, ?, ?, ?, ?, ?, 'queued', ?, ?, ?, ?, ?, ?)]], m.sys.random_hex(6), spec.experiment,
-            spec.parent, spec.kind,
-            spec.name, m.db.hex(spec.hash), spec.seed, m.db.hex(spec.script), spec.diff
-                and m.db.hex(spec.diff), spec.git, spec.env,
-            spec.argv, m.sys.time())
+        db:exec([[INSERT INTO run(uid, experiment, parent, kind, name, config_hash, seed, state, script, diff,
+            git, env, argv, created)
+          VALUES(?, ?, ?, ?, ?, ?, ?, 'queued', ?, ?, ?, ?, ?, ?)]],
+            m.sys.random_hex(6), spec.experiment, spec.parent, spec.kind, spec.name, m.db.hex(spec.hash),
+            spec.seed, m.db.hex(spec.script), m.db.hex(spec.diff), spec.git, spec.env, spec.argv,
+            m.sys.time())
         id = db:last_id()
         for _, leaf in ipairs(config.flatten(spec.config)) do
             local num, txt = parameter(leaf.value)
@@ -144,8 +143,8 @@ end
 function results:environment(env)
     local json = config.json(env)
     local sha = m.sha256(json)
-    self.db:exec("INSERT INTO env(sha256, json) VALUES(?, ?) ON CONFLICT(sha256) DO NOTHING", m.db.hex(sha),
-        json)
+    self.db:exec("INSERT INTO env(sha256, json) VALUES(?, ?) ON CONFLICT(sha256) DO NOTHING",
+        m.db.hex(sha), json)
     return self.db:first("SELECT id FROM env WHERE sha256 = ?", m.db.hex(sha)).id
 end
 
@@ -154,8 +153,7 @@ end
 function results:worker()
     if not self.worker_id then
         self.db:exec("INSERT INTO worker(host, pid, boot, started, seen) VALUES(?, ?, ?, ?, ?)",
-            m.sys.hostname(), m.sys.pid(),
-            m.sys.boot_id(), m.sys.time(), m.sys.time())
+            m.sys.hostname(), m.sys.pid(), m.sys.boot_id(), m.sys.time(), m.sys.time())
         self.worker_id = self.db:last_id()
     end
     return self.worker_id
@@ -172,23 +170,20 @@ end
 -- Levels as in syslog: 3 error, 4 warning, 6 information.
 function results:event(run, level, code, message)
     self.db:exec("INSERT INTO event(t, run, worker, level, code, msg) VALUES(?, ?, ?, ?, ?, ?)",
-        m.sys.time(), run,
-        self.worker_id, level, code, message)
+        m.sys.time(), run, self.worker_id, level, code, message)
 end
 
 ---A run is about to be executed: state running, a new attempt when it ran before.
 ---@param row table
 ---@param env integer
 function results:start(row, env)
-    local worker = self:worker()
+    self:worker()
     self.db:tx(function()
         local now = m.sys.time()
-        self.db:exec([[UPDATE run SET state = 'running', attempt = attempt + (started IS NOT NULL), started =
-          coalesce(started, ?),
-          heartbeat = ?, ended = NULL, error = NULL, env = ? WHERE id = ?]], now, now, env, row.id)
-        self.db:exec("INSERT INTO event(t, run, worker, level, code, msg) VALUES(?, ?, ?, 6, 'start', ?)",
-            now, row.id, worker,
-            ("pid %d on %s"):format(m.sys.pid(), m.sys.hostname()))
+        self.db:exec([[UPDATE run SET state = 'running', attempt = attempt + (started IS NOT NULL),
+          started = coalesce(started, ?), heartbeat = ?, ended = NULL, error = NULL, env = ? WHERE id = ?]],
+            now, now, env, row.id)
+        self:event(row.id, 6, "start", ("pid %d on %s"):format(m.sys.pid(), m.sys.hostname()))
     end)
 end
 
@@ -199,8 +194,8 @@ function results:finish(id, state, message)
     self.db:flush()
     self.db:tx(function()
         local now = m.sys.time()
-        self.db:exec("UPDATE run SET state = ?, ended = ?, heartbeat = ?, error = ? WHERE id = ?", state, now, now,
-            message, id)
+        self.db:exec("UPDATE run SET state = ?, ended = ?, heartbeat = ?, error = ? WHERE id = ?",
+            state, now, now, message, id)
         if state == "done" then
             self.db:exec([[UPDATE run SET step = max(step, coalesce((SELECT max(last_step) FROM series
               WHERE run = ?1), 0)) WHERE id = ?1]], id)

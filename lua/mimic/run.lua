@@ -96,11 +96,9 @@ end
 local function retain(self, goal)
     local list = self.store:checkpoints(self.id)
     local best
+    local sign = goal == "min" and -1 or 1
     for _, c in ipairs(list) do
-        if c.value and (not best or (goal == "min" and c.value < best.value) or (goal ~= "min"
-            and c.value > best.value)) then
-            best = c
-        end
+        if c.value and (not best or (c.value - best.value) * sign > 0) then best = c end
     end
     local drop = {}
     for i, c in ipairs(list) do
@@ -128,17 +126,16 @@ function Run:checkpoint(step, tensors, meta, opts)
     local need = size_of(tensors) + spare_bytes
     local free = m.sys.free_bytes(store.dir)
     if free and free < need then
-        error(("no room for the checkpoint of step %d: it needs %.1f MiB, %s has %.1f MiB free"):format(step,
-            need / 2 ^ 20,
-            store.dir, free / 2 ^ 20), 0)
+        error(("no room for the checkpoint of step %d: it needs %.1f MiB, %s has %.1f MiB free"):format(
+            step, need / 2 ^ 20, store.dir, free / 2 ^ 20), 0)
     end
     store.db:flush()
-    local sha, bytes = m.safetensors.save(path, tensors, { mimic = config.json(meta or {}),
-        step = tostring(step) })
+    local metadata = { mimic = config.json(meta or {}), step = tostring(step) }
+    local sha, bytes = m.safetensors.save(path, tensors, metadata)
     local value = opts.value and number(opts.value)
     store:add_checkpoint(self.id, {
-        step = step, path = relative, sha = sha, bytes = bytes, value = value, keep = opts.final and "pin"
-            or "last",
+        step = step, path = relative, sha = sha, bytes = bytes, value = value,
+        keep = opts.final and "pin" or "last",
     })
     self.saved = step
     retain(self, opts.goal)

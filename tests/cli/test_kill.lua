@@ -22,7 +22,8 @@ local base = m.config {
     finetune = {
         model = vit, epochs = 3, warmup = 1, batch = 8, lr = 1e-3, log_every = 1, checkpoint_seconds = 0.05,
         data = {
-            train = { path = "synth/faces", split = "train" }, test = { path = "synth/faces", split = "test" },
+            train = { path = "synth/faces", split = "train" },
+            test = { path = "synth/faces", split = "test" },
         },
     },
 }

@@ -18,16 +18,16 @@ function command.configure(p)
     p:flag("--quick"):description("small models and short measurements only")
     p:option("--only"):argname("NAME")
         :description("a model (vit-ti, vit-s, vit-b, mae-b, tiny) or a part (models, gemm, kernels)")
-    p:option("--dtype"):argname("TYPE"):description("f32, bf16 or both"):choices { "f32", "bf16",
-        "both" }:default("both")
+    p:option("--dtype"):argname("TYPE"):description("f32, bf16 or both")
+        :choices({ "f32", "bf16", "both" }):default("both")
     tables.options(p)
 end
 
 function command.run(args)
     local bench = require "mimic.bench"
     if args.only and not bench.known(args.only) then
-        cli.fail(cli.USAGE, "no measurement '%s'%s", args.only, require("mimic.suggest").hint(args.only,
-            bench.names()))
+        local hint = require("mimic.suggest").hint(args.only, bench.names())
+        cli.fail(cli.USAGE, "no measurement '%s'%s", args.only, hint)
     end
     bench.run { quick = args.quick, only = args.only, dtype = args.dtype, form = tables.chosen(args) }
     return cli.DONE

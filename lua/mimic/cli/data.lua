@@ -200,13 +200,15 @@ local function info(args)
             rows[split] = #d
         end
     end
-    if not format then cli.fail(cli.FAILED, "%s", problems[#problems] or "no pictures under "
-        .. args.path) end
+    if not format then
+        cli.fail(cli.FAILED, "%s", problems[#problems] or "no pictures under " .. args.path)
+    end
     local sum = { class = "all" }
     for split, n in pairs(rows) do sum[split] = n end
     order[#order + 1] = sum
-    if tables.chosen(args) == "plain" then print(("%s: format %s, %d classes"):format(args.path, format,
-        #order - 1)) end
+    if tables.chosen(args) == "plain" then
+        print(("%s: format %s, %d classes"):format(args.path, format, #order - 1))
+    end
     print(tables.format(tables.chosen(args), order, columns))
     return cli.DONE
 end

@@ -24,8 +24,9 @@ end
 
 local function chosen_series(store, run, names)
     local known = {}
-    for r in store.db:each("SELECT name FROM series WHERE run = ? AND n > 0 ORDER BY name",
-        run) do known[#known + 1] = r.name end
+    for r in store.db:each("SELECT name FROM series WHERE run = ? AND n > 0 ORDER BY name", run) do
+        known[#known + 1] = r.name
+    end
     for _, name in ipairs(names) do
         local found = false
         for _, k in ipairs(known) do found = found or k == name end
@@ -64,8 +65,9 @@ function command.run(args)
     end
     local rows = {}
     for _, line in ipairs(lines) do
-        for _, p in ipairs(line.points) do rows[#rows + 1] = { series = line.name, step = p.step,
-            value = p.value } end
+        for _, p in ipairs(line.points) do
+            rows[#rows + 1] = { series = line.name, step = p.step, value = p.value }
+        end
     end
     print(tables.format(tables.chosen(args), rows, { "series", "step", "value" }))
     return cli.DONE
