@@ -167,6 +167,15 @@ function results:worker_of(id)
       WHERE e.run = ? AND e.code = 'start' ORDER BY e.id DESC LIMIT 1]], id)
 end
 
+---State of a run as a person should see it: a run whose process is gone is "lost", not "running".
+---@param row table
+---@return string
+function results:state(row)
+    local w = row.state == "running" and self:worker_of(row.id)
+    if not w or w.host ~= m.sys.hostname() then return row.state end
+    return w.boot == m.sys.boot_id() and m.sys.alive(w.pid) and "running" or "lost"
+end
+
 -- Levels as in syslog: 3 error, 4 warning, 6 information.
 function results:event(run, level, code, message)
     self.db:exec("INSERT INTO event(t, run, worker, level, code, msg) VALUES(?, ?, ?, ?, ?, ?)",

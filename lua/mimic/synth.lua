@@ -19,10 +19,10 @@ function synth.ensure(spec)
     if require("mimic.experiment").options.dry_run then return false end
     local stamp = full.dir .. "/synth.json"
     local dir = full.dir
-    full.dir = nil
+    full.dir, full.version = nil, m.version
     local text = config.json(full) .. "\n"
     if m.sys.read_file(stamp) == text then return false end
-    full.dir = dir
+    full.dir, full.version = dir, nil
     m.sys.mkdirs(dir)
     os.remove(stamp)
     full.progress = function(done, total)

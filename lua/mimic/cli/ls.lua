@@ -86,6 +86,7 @@ function command.run(args)
         return (store.db:rows(sql))
     end)
     for _, r in ipairs(rows) do
+        r.state = store:state(r)
         local h = store:headline(r.id)
         if h then
             r.result = ("%s %s %s"):format(h.dataset, h.split, h.metric)

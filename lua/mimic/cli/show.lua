@@ -48,7 +48,7 @@ function command.run(args)
         if value and value ~= "" then print(("  %-12s %s"):format(key, value)) end
     end
     line("uid", r.uid)
-    line("state", r.state .. (extra.attempt > 1 and (" (attempt %d)"):format(extra.attempt) or ""))
+    line("state", store:state(r) .. (extra.attempt > 1 and (" (attempt %d)"):format(extra.attempt) or ""))
     line("step", tostring(r.step))
     line("begun", tables.when(r.started))
     line("took", r.started and last and tables.duration((last - r.started) / 1000))
