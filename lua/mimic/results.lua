@@ -167,13 +167,18 @@ function results:worker_of(id)
       WHERE e.run = ? AND e.code = 'start' ORDER BY e.id DESC LIMIT 1]], id)
 end
 
----State of a run as a person should see it: a run whose process is gone is "lost", not "running".
+---State of a run as a person should see it: a run whose process is gone is "lost", not "running". The lock
+---tells; where it cannot be tried (a read-only disk) the process identifier does.
 ---@param row table
 ---@return string
 function results:state(row)
     local w = row.state == "running" and self:worker_of(row.id)
     if not w or w.host ~= m.sys.hostname() then return row.state end
-    return w.boot == m.sys.boot_id() and m.sys.alive(w.pid) and "running" or "lost"
+    local tried, held = pcall(m.sys.flock, self:file(results.run_dir(row.uid)) .. "/lock", true)
+    if tried and held then held:close() end
+    local gone = tried and held
+    if not tried then gone = w.boot ~= m.sys.boot_id() or not m.sys.alive(w.pid) end
+    return gone and "lost" or "running"
 end
 
 -- Levels as in syslog: 3 error, 4 warning, 6 information.

@@ -1,4 +1,5 @@
 -- mimic ls: the list of runs.
+local m = require "mimic"
 local cli = require "mimic.cli"
 local tables = require "mimic.cli.table"
 
@@ -61,7 +62,7 @@ local function condition(store, text)
     return table.concat(out)
 end
 
-local LIST = [[SELECT r.id, r.name, r.kind, r.seed, r.state, r.step, r.created, r.started, r.ended,
+local LIST = [[SELECT r.id, r.uid, r.name, r.kind, r.seed, r.state, r.step, r.created, r.started, r.ended,
   r.heartbeat
   FROM run r WHERE r.deleted IS NULL]]
 
@@ -95,7 +96,7 @@ function command.run(args)
                 r.value = h.value and (h.metric == "acc" and "%.2f" or "%.4g"):format(h.value) or "nan"
             end
         end
-        local last = r.state == "running" and os.time() * 1000 or r.ended or r.heartbeat
+        local last = r.state == "running" and m.sys.time() or r.ended or r.heartbeat
         if r.started and last then r.seconds = (last - r.started) / 1000 end
         r.time = tables.duration(r.seconds)
         r.begun = tables.when(r.started)

@@ -1,5 +1,6 @@
 -- mimic show: all about one run.
 local cjson = require "cjson"
+local m = require "mimic"
 local cli = require "mimic.cli"
 local tables = require "mimic.cli.table"
 
@@ -41,14 +42,15 @@ function command.run(args)
         print(tables.format("plain", params, { "key", "value" }))
         return cli.DONE
     end
-    local last = r.state == "running" and os.time() * 1000 or r.ended or r.heartbeat
+    r.state = store:state(r)
+    local last = r.state == "running" and m.sys.time() or r.ended or r.heartbeat
     print(("run %d  %s  (%s, seed %d, experiment %s)"):format(r.id, r.name, r.kind, r.seed,
         r.experiment_name))
     local function line(key, value)
         if value and value ~= "" then print(("  %-12s %s"):format(key, value)) end
     end
     line("uid", r.uid)
-    line("state", store:state(r) .. (extra.attempt > 1 and (" (attempt %d)"):format(extra.attempt) or ""))
+    line("state", r.state .. (extra.attempt > 1 and (" (attempt %d)"):format(extra.attempt) or ""))
     line("step", tostring(r.step))
     line("begun", tables.when(r.started))
     line("took", r.started and last and tables.duration((last - r.started) / 1000))
