@@ -21,7 +21,7 @@ local base = m.config {
         data = { cache = 64 },
     },
     finetune = {
-        model = vit, epochs = 10, warmup = 1, batch = 16, lr = 2e-3, layer_decay = 1, weight_decay = 0,
+        model = vit, epochs = 10, warmup = 1, batch = 16, lr = 5e-4, layer_decay = 0.75, weight_decay = 0,
         head = { std = 0.02 }, augment = { crop = false }, precision = "bf16", checkpoint_epochs = 2,
         data = { cache = 64 },
     },
@@ -44,11 +44,12 @@ local tuning = base.finetune:with {
 -- 1. Masked image modelling: three quarters of the patches are removed and reconstructed.
 local mae = exp:run { kind = "pretrain", name = "mae", seeds = base.seeds, config = pretraining }
 
--- 2. Fine-tuning with L = CE + 0.1 MSCL; with CE alone; with CE alone and no pre-training.
+-- 2. Fine-tuning with L = CE + 0.1 MSCL; with CE alone; with CE alone and no pre-training (then all layers
+-- learn at the full rate).
 local function tune(name, preset, parent)
     return exp:run {
         kind = "finetune", name = name, seeds = base.seeds, parent = parent,
-        config = tuning:with { preset = preset },
+        config = tuning:with { preset = preset, layer_decay = parent and tuning.layer_decay or 1 },
     }
 end
 local rows = {
