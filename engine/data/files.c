@@ -17,7 +17,7 @@ mimic_status mimic_text_open(mimic_text *t, mimic_ctx *ctx, const char *path) {
     *t = (mimic_text){.ctx = ctx, .path = path};
     mimic_status s = MIMIC_OK;
     struct stat st;
-    int fd = open(path, O_RDONLY | O_CLOEXEC);
+    int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK); /* a FIFO must not hang us */
     if (fd < 0 || fstat(fd, &st) != 0) {
         s = mimic_fail(ctx, MIMIC_EIO, "%s: %s", path, strerror(errno));
         goto done;

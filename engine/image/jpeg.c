@@ -178,8 +178,8 @@ mimic_status mimic_jpeg_decode(const uint8_t *data, size_t size, const char *nam
         return mimic_err_fail(err, MIMIC_EFORMAT, "%s: the file is empty", name);
     if (size < 4 || data[0] != 0xff || data[1] != 0xd8) {
         const char *what = other_format(data, size);
-        return mimic_err_fail(err, MIMIC_EFORMAT, "%s: %s%s, not a JPEG", name,
-                              what ? "the file is " : "the content is", what ? what : "");
+        return mimic_err_fail(err, MIMIC_EFORMAT, "%s: %s%s%snot a JPEG", name,
+                              what ? "the file is " : "", what ? what : "", what ? ", " : "");
     }
     mimic_status s;
     decoder *d = calloc(1, sizeof *d);
@@ -209,7 +209,7 @@ mimic_status mimic_jpeg_read(const char *path, mimic_image *out, mimic_err *err)
     uint8_t *data = NULL;
     struct stat st;
     size_t got = 0;
-    int fd = open(path, O_RDONLY | O_CLOEXEC);
+    int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK); /* a FIFO must not hang us */
     if (fd < 0 || fstat(fd, &st) != 0) {
         s = mimic_err_fail(err, MIMIC_EIO, "%s: %s", path, strerror(errno));
         goto done;

@@ -166,6 +166,8 @@ end
 ---@param words string[] arguments after the program's name
 ---@return integer exit code
 function cli.main(words)
+    local program = words[0]
+    if program and program:find("/", 1, true) then require("mimic.experiment").options.program = program end
     local ok, code = xpcall(dispatch, function(e)
         if getmetatable(e) == Exit then return e end
         return debug.traceback(tostring(e), 2)

@@ -7,6 +7,10 @@ local config = {}
 local store = setmetatable({}, { __mode = "k" }) -- frozen proxy -> the table behind it
 local methods = {}
 local frozen = {} -- metatable of every proxy
+local whole = { -- keys whose value counts something
+    epochs = true, batch = true, accumulate = true, views = true, log_every = true, checkpoint_epochs = true,
+    img = true, patch = true, dim = true, depth = true, heads = true,
+}
 local common = { "seed", "seeds" } -- keys that every configuration may hold
 local overrides = {} -- { {path = {"a","b"}, text = "a.b", value = v} }, set by `mimic run`
 
@@ -184,7 +188,7 @@ local function key_names(t)
     return names
 end
 
--- nil when free form lies on the way or the path exists; else the part of the path that is unknown.
+-- Whether the path, from its part `from` on, is a key of `defaults` or lies in free form.
 local function known_path(defaults, path, from)
     local node = defaults
     for i = from, #path do
@@ -240,6 +244,12 @@ function config.resolve(given, defaults, others, where)
                     fill(dst[k], v, d, key .. ".")
                 end
             else
+                if whole[k] and v ~= false and (not math.tointeger(v) or v < 1) then
+                    error(("%s: expected a whole number from 1, got %s"):format(key, tostring(v)), 0)
+                end
+                if k == "lr" and v ~= false and not (type(v) == "number" and v >= 0) then
+                    error(("%s: expected a number that is not negative, got %s"):format(key, tostring(v)), 0)
+                end
                 if d ~= false and v ~= false and type(d) ~= type(v) then
                     refuse("%s: expected %s, got %s", key, describe(d), describe(v))
                 end
@@ -265,6 +275,7 @@ function config.parse_value(text)
     local quoted = s:match('^"(.*)"$') or s:match("^'(.*)'$")
     if quoted then return quoted end
     local inside = s:match("^%[(.*)%]$")
+    if not inside and s:find("^%[") then error(("'%s': the list has no end, ]"):format(s), 0) end
     if not inside then return s end
     local list, depth, item = {}, 0, ""
     for c in (inside .. ","):gmatch(".") do

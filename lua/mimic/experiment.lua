@@ -131,7 +131,7 @@ end
 
 local function continue_command(run)
     local s = script()
-    local words = { "mimic" }
+    local words = { experiment.options.program or "mimic" }
     if experiment.options.chdir then words[#words + 1] = "-C " .. experiment.options.chdir end
     local db = experiment.options.db
     if db ~= results.default_path then words[#words + 1] = "--db " .. db end
@@ -295,6 +295,13 @@ function Experiment:run(spec)
         end
     end
     if not spec.seeds then return one(self, spec) end
+    local list = type(spec.seeds) ~= "string" and #spec.seeds or 0
+    for i = 1, list do
+        if not math.tointeger(spec.seeds[i]) then list = 0 break end
+    end
+    if list == 0 then
+        error(("seeds is a list of whole numbers, such as [0,1,2], not %s"):format(tostring(spec.seeds)), 0)
+    end
     local out = setmetatable({}, Group)
     for i = 1, #spec.seeds do out[i] = one(self, spec, spec.seeds[i]) end
     return out

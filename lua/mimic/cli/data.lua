@@ -156,7 +156,10 @@ local function check(path, depth)
         for _, name in ipairs(names) do
             local inner = path:gsub("/+$", "") .. "/" .. name
             if lfs.attributes(inner, "mode") == "directory" then
-                if depth < 32 then check(inner, depth + 1) end
+                local real = m.sys.realpath(inner) or inner
+                local around = (m.sys.realpath(path) or path) .. "/"
+                local circle = around:sub(1, #real + 1) == real .. "/" -- a link to a folder around us
+                if not circle then check(inner, depth + 1) end
             elseif pictures[suffix(name)] then
                 one(inner, m.image.read, inner)
             elseif suffix(name) == "tar" then
