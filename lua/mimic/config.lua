@@ -244,14 +244,14 @@ function config.resolve(given, defaults, others, where)
                     fill(dst[k], v, d, key .. ".")
                 end
             else
-                if whole[k] and v ~= false and (not math.tointeger(v) or v < 1) then
-                    error(("%s: expected a whole number from 1, got %s"):format(key, tostring(v)), 0)
-                end
-                if k == "lr" and v ~= false and not (type(v) == "number" and v >= 0) then
-                    error(("%s: expected a number that is not negative, got %s"):format(key, tostring(v)), 0)
-                end
                 if d ~= false and v ~= false and type(d) ~= type(v) then
                     refuse("%s: expected %s, got %s", key, describe(d), describe(v))
+                end
+                if whole[k] and v ~= false and not (math.tointeger(v) and v >= 1) then
+                    refuse("%s: expected a whole number from 1, got %s", key, tostring(v))
+                end
+                if k == "lr" and v ~= false and not (type(v) == "number" and v >= 0) then
+                    refuse("%s: expected a number that is not negative, got %s", key, tostring(v))
                 end
                 dst[k] = v
             end

@@ -64,6 +64,9 @@ function TestConfig.test_resolve_fills_checks_and_suggests()
     refused({ epochs = "3" }, "epochs: expected a number, got a string")
     refused({ sub = 3 }, "sub: expected a table, got a number")
     refused({ lr = { 1 } }, "lr: expected a number, got a list")
+    refused({ lr = -1 }, "lr: expected a number that is not negative, got -1")
+    refused({ epochs = 0 }, "epochs: expected a whole number from 1, got 0")
+    refused({ epochs = 1.5 }, "epochs: expected a whole number from 1, got 1.5")
 end
 
 function TestConfig.test_keys_of_other_tasks_are_left_out()

@@ -217,11 +217,14 @@ SIMD_FN float simd_sum_quad(simd_quad q) {
 }
 SIMD_FN float vhsum_f32(vf32 v) {
 #if defined(SIMD_AVX512)
-    __m256 h = _mm256_add_ps(_mm512_castps512_ps256((__m512)v), _mm512_extractf32x8_ps((__m512)v, 1));
-    return simd_sum_quad((simd_quad)_mm_add_ps(_mm256_castps256_ps128(h), _mm256_extractf128_ps(h, 1)));
+    __m256 h =
+        _mm256_add_ps(_mm512_castps512_ps256((__m512)v), _mm512_extractf32x8_ps((__m512)v, 1));
+    return simd_sum_quad(
+        (simd_quad)_mm_add_ps(_mm256_castps256_ps128(h), _mm256_extractf128_ps(h, 1)));
 #elif defined(SIMD_AVX2)
     __m256 h = (__m256)v;
-    return simd_sum_quad((simd_quad)_mm_add_ps(_mm256_castps256_ps128(h), _mm256_extractf128_ps(h, 1)));
+    return simd_sum_quad(
+        (simd_quad)_mm_add_ps(_mm256_castps256_ps128(h), _mm256_extractf128_ps(h, 1)));
 #else
     return simd_sum_quad(v);
 #endif
