@@ -443,6 +443,13 @@ function report.write(spec)
     local store = results.open(experiment.options.db, false)
     local runs = store.db:rows(CHOSEN, spec.experiment, identifiers(spec.runs))
     local groups = group(runs)
+    if #runs == 0 and spec.experiment then
+        local names = {}
+        for row in store.db:each("SELECT name FROM experiment") do names[#names + 1] = row.name end
+        store:close()
+        error(("no runs of an experiment '%s'%s"):format(spec.experiment,
+            require("mimic.suggest").hint(spec.experiment, names)), 0)
+    end
     local title = spec.title or (runs[1] and runs[1].experiment or "mimic") .. ": results"
     local sections = {}
     local function section(id, name, body)
