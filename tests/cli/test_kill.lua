@@ -91,7 +91,7 @@ function TestKill.tearDown()
 end
 
 function TestKill.test_a_killed_run_is_listed_as_lost()
-    start("cut.db", "stage=pretrain pretrain.epochs=100000", "timeout -s KILL 1.5")
+    start("cut.db", "stage=pretrain pretrain.epochs=100000", "timeout -s KILL 2.5")
     lu.assertStrContains(select(2, shell.run(dir, "ls --db cut.db")), "lost")
     lu.assertStrContains(select(2, shell.run(dir, "show mae --db cut.db")), "lost")
 end
@@ -132,9 +132,13 @@ end
 
 function TestKill.test_ctrl_c_saves_and_tells_how_to_go_on()
     local whole, seconds = reference("stage=finetune")
-    fresh()
-    local stop = ("timeout --preserve-status -s INT %.2f"):format(math.max(seconds * 0.6, 0.3))
-    local code, _, err = start("cut.db", "stage=finetune", stop)
+    local code, err, _
+    for try = 0, 20 do -- 130: the signal came before the run had begun; wait longer
+        fresh()
+        local stop = ("timeout --preserve-status -s INT %.2f"):format(math.max(seconds * 0.6, 0.3) + 0.1 * try)
+        code, _, err = start("cut.db", "stage=finetune", stop)
+        if code ~= 130 then break end
+    end
     if code ~= 0 then -- else it was done before the signal came
         lu.assertEquals(code, 75, err)
         lu.assertStrContains(err, "saved at step")
