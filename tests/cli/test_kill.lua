@@ -132,10 +132,11 @@ end
 
 function TestKill.test_ctrl_c_saves_and_tells_how_to_go_on()
     local whole, seconds = reference("stage=finetune")
-    local code, err, _
+    local code, _, err
     for try = 0, 20 do -- 130: the signal came before the run had begun; wait longer
         fresh()
-        local stop = ("timeout --preserve-status -s INT %.2f"):format(math.max(seconds * 0.6, 0.3) + 0.1 * try)
+        local wait = math.max(seconds * 0.6, 0.3) + 0.1 * try
+        local stop = ("timeout --preserve-status -s INT %.2f"):format(wait)
         code, _, err = start("cut.db", "stage=finetune", stop)
         if code ~= 130 then break end
     end
