@@ -1,5 +1,5 @@
 -- MIMIC at 48 pixels: masked pre-training on general pictures, fine-tuning on FERPlus faces. The recipe is
--- fixed; the comparable figure is the test accuracy after the last epoch (the best epoch is recorded beside it).
+-- fixed; the comparable figure is the test accuracy after the last epoch (the best epoch stands beside it).
 --   mimic run experiments/ferplus48.lua data.root=packs seeds=[0,1,2]
 -- The folder holds tiny64_train, ferplus48_train and ferplus48_test, each a .tar with its .csv.
 local m = require "mimic"
