@@ -148,6 +148,7 @@ void mimicl_open_context(lua_State *L, int b);
 void mimicl_open_optim(lua_State *L, int b);
 void mimicl_open_image(lua_State *L, int b);
 void mimicl_open_data(lua_State *L, int b);
+void mimicl_open_analysis(lua_State *L, int b);
 void mimicl_open_safetensors(lua_State *L, int b);
 void mimicl_open_db(lua_State *L, int b);
 void mimicl_open_sys(lua_State *L, int b);

@@ -240,6 +240,7 @@ static void build_module(lua_State *L, mimicl *b, mimic_ctx *ctx) {
     mimicl_open_optim(L, at);
     mimicl_open_image(L, at);
     mimicl_open_data(L, at);
+    mimicl_open_analysis(L, at);
     mimicl_open_safetensors(L, at);
     mimicl_open_db(L, at);
     mimicl_open_sys(L, at);

@@ -19,6 +19,7 @@
 #include "mimic/optim.h"
 #include "mimic/image.h"
 #include "mimic/data.h"
+#include "mimic/analysis.h"
 #include "mimic/store.h"
 #include "mimic/script.h"
 

@@ -25,6 +25,7 @@ static const struct rule {
     {"engine/backend", {"core/", "tensor/", "ops/", "autograd/optim_impl.h", "backend/"}},
     {"engine/image", {"core/", "image/"}},
     {"engine/data", {"core/", "tensor/", "image/", "data/"}},
+    {"engine/analysis", {"core/", "tensor/", "analysis/"}},
     {"engine/store", {"core/", "tensor/", "store/"}},
     {"bindings", {"l_mimic.h", "embedded.h"}},
 };

@@ -10,6 +10,7 @@ local checkers = {
     { "^supcon", "contrastive" }, { "^mscl_", "contrastive" }, { "^softce", "losses" },
     { "^mixing", "losses" }, { "^opt_", "optim" }, { "^schedules", "optim" }, { "^pos_embed", "pictures" },
     { "^resize", "pictures" }, { "^augops", "pictures" },
+    { "^tsne", "analysis" },
 }
 
 local path = arg[1]
