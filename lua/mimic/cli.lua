@@ -8,7 +8,7 @@ local suggest = require "mimic.suggest"
 local cli = { DONE = 0, FAILED = 1, USAGE = 2, DATABASE = 3, INTERRUPTED = 75, STOPPED = 130 }
 
 local commands = {
-    "run", "resume", "ls", "show", "log", "query", "report", "data", "bench", "devices", "help",
+    "run", "config", "resume", "ls", "show", "log", "query", "report", "data", "bench", "devices", "help",
 }
 
 local Exit = {} -- what cli.fail raises: {code, message}

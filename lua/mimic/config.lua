@@ -1,25 +1,28 @@
 -- Configurations: nested tables that are merged, frozen, checked against a task's defaults, and written
 -- as canonical JSON. A configuration never changes after m.config returned it.
+local origin = require "mimic.origin"
 local suggest = require "mimic.suggest"
 
 local config = {}
 
 local store = setmetatable({}, { __mode = "k" }) -- frozen proxy -> the table behind it
+local places = setmetatable({}, { __mode = "k" }) -- frozen proxy -> {origins, prefix}
 local methods = {}
 local frozen = {} -- metatable of every proxy
 local whole = { -- keys whose value counts something
     epochs = true, batch = true, accumulate = true, views = true, log_every = true, checkpoint_epochs = true,
     img = true, patch = true, dim = true, depth = true, heads = true,
 }
+config.made = nil -- a list here takes every configuration that m.config makes: `mimic config`
 local common = { "seed", "seeds" } -- keys that every configuration may hold
-local overrides = {} -- { {path = {"a","b"}, text = "a.b", value = v} }, set by `mimic run`
 
 -- A configuration that cannot be taken: the message is kept, so that the command can tell this from a
 -- fault of the script.
-local function refuse(...)
+function config.refuse(...)
     config.refused = string.format(...)
     error(config.refused, 0)
 end
+local refuse = config.refuse
 
 -- A list is a table of the keys 1..n; an empty table is a map. Lists are values: replaced, not merged.
 local function is_list(t)
@@ -29,6 +32,7 @@ end
 local function is_map(t)
     return type(t) == "table" and not is_list(t)
 end
+config.is_map = is_map
 
 local function raw(t)
     return store[t] or t
@@ -77,14 +81,15 @@ function frozen.__len(t) return #store[t] end
 function frozen.__tostring(t) return config.json(t) end
 frozen.__name = "mimic.config"
 
--- Proxies of a plain tree that nobody else holds.
-local function freeze(t)
+-- Proxies of a plain tree that nobody else holds. `origins` (dotted key -> place) is nil unless asked for.
+local function freeze(t, origins, prefix)
     local inside = {}
     for k, v in next, t do
-        inside[k] = type(v) == "table" and freeze(v) or v
+        inside[k] = type(v) == "table" and freeze(v, origins, prefix .. tostring(k) .. ".") or v
     end
     local proxy = setmetatable({}, frozen)
     store[proxy] = inside
+    if origins then places[proxy] = { origins = origins, prefix = prefix } end
     return proxy
 end
 
@@ -107,7 +112,14 @@ end
 ---@param patch table
 ---@return table
 function methods:with(patch)
-    return freeze(config.merge(config.plain(self), config.plain(patch)))
+    local plain = config.plain(patch)
+    local origins = origin.constructor("with", plain, 3)
+    if origins then
+        for _, leaf in ipairs(config.flatten(self)) do
+            origins[leaf.key] = origins[leaf.key] or config.origin(self, leaf.key)
+        end
+    end
+    return freeze(config.merge(config.plain(self), plain), origins, "")
 end
 
 -- Numbers so that they come back the same: integers without a point, floats with the fewest digits.
@@ -182,14 +194,15 @@ function config.flatten(t)
     return out
 end
 
-local function key_names(t)
+---Dotted names of all leaves.
+function config.key_names(t)
     local names = {}
     for i, leaf in ipairs(config.flatten(t)) do names[i] = leaf.key end
     return names
 end
 
 -- Whether the path, from its part `from` on, is a key of `defaults` or lies in free form.
-local function known_path(defaults, path, from)
+function config.known_path(defaults, path, from)
     local node = defaults
     for i = from, #path do
         node = node[path[i]]
@@ -229,10 +242,11 @@ function config.resolve(given, defaults, others, where)
                 for part in key:gmatch("[^.]+") do path[#path + 1] = part end
                 local elsewhere = false
                 for _, o in ipairs(others) do
-                    elsewhere = elsewhere or known_path(o, path, 1)
+                    elsewhere = elsewhere or config.known_path(o, path, 1)
                 end
                 if not elsewhere then
-                    refuse("unknown key '%s' for %s%s", key, where, suggest.hint(key, key_names(defaults)))
+                    local hint = suggest.hint(key, config.key_names(defaults))
+                    refuse("unknown key '%s' for %s%s", key, where, hint)
                 end
             elseif is_map(d) then
                 if not is_map(v) then
@@ -263,135 +277,25 @@ function config.resolve(given, defaults, others, where)
     return out
 end
 
----Value of one override: numbers, booleans, [lists], "quoted" or bare strings.
----@param text string
----@return any
-function config.parse_value(text)
-    local s = text:match("^%s*(.-)%s*$")
-    if s == "true" then return true end
-    if s == "false" then return false end
-    local number = tonumber(s)
-    if number then return number end
-    local quoted = s:match('^"(.*)"$') or s:match("^'(.*)'$")
-    if quoted then return quoted end
-    local inside = s:match("^%[(.*)%]$")
-    if not inside and s:find("^%[") then error(("'%s': the list has no end, ]"):format(s), 0) end
-    if not inside then return s end
-    local list, depth, item = {}, 0, ""
-    for c in (inside .. ","):gmatch(".") do
-        if c == "," and depth == 0 then
-            if item:match("%S") then list[#list + 1] = config.parse_value(item) end
-            item = ""
-        else
-            if c == "[" then depth = depth + 1 elseif c == "]" then depth = depth - 1 end
-            item = item .. c
-        end
-    end
-    local lo, hi = inside:match("^%s*(-?%d+)%s*%.%.%s*(-?%d+)%s*$") -- [0..2] = [0,1,2]
-    if lo then
-        list = {}
-        for i = math.tointeger(tonumber(lo)), math.tointeger(tonumber(hi)) do list[#list + 1] = i end
-    end
-    return list
-end
-
----Takes `key=value` words (of the command line) that every later m.config applies.
----@param words string[]
-function config.set_overrides(words)
-    overrides = {}
-    for _, word in ipairs(words) do
-        local key, value = word:match("^([%w_.]+)=(.*)$")
-        if not key then
-            refuse("'%s' is not an override: write key=value, for example epochs=3 or data.size=64", word)
-        end
-        local path = {}
-        for part in key:gmatch("[^.]+") do path[#path + 1] = tonumber(part) or part end
-        overrides[#overrides + 1] = { path = path, text = key, value = config.parse_value(value) }
-    end
-end
-
----Overrides that no configuration of the script has taken.
----@return string[]
-function config.unused_overrides()
-    local out = {}
-    for _, o in ipairs(overrides) do
-        if not o.used then out[#out + 1] = o.text end
-    end
-    return out
-end
-
--- A base that holds tables which are no key of any task (pretrain = {...}, finetune = {...}) is a set of
--- configurations: a task's key at its top would reach no run.
-local function is_set_of_configs(base, tasks)
-    for k, v in pairs(base) do
-        if is_map(v) then
-            local known = false
-            for _, d in ipairs(tasks) do known = known or d[k] ~= nil end
-            if not known then return true end
-        end
-    end
-    return false
-end
-
-local function override_known(base, path, tasks)
-    local node, depth = base, 0
-    while depth < #path and type(node) == "table" and node[path[depth + 1]] ~= nil do
-        depth = depth + 1
-        node = node[path[depth]]
-    end
-    if depth == #path then return true end
-    for from = 1, math.min(depth + 1, #path) do
-        if from > 1 or not is_set_of_configs(base, tasks) then
-            for _, d in ipairs(tasks) do
-                if known_path(d, path, from) then return true end
-            end
-        end
-    end
-    return #path == 1 and (path[1] == "seed" or path[1] == "seeds")
-end
-
-local function suggestions(base, tasks)
-    local names = key_names(base)
-    local prefixes = { "" }
-    if is_set_of_configs(base, tasks) then
-        prefixes = {}
-        for k, v in pairs(base) do
-            if is_map(v) then prefixes[#prefixes + 1] = k .. "." end
-        end
-    end
-    for _, d in ipairs(tasks) do
-        for _, n in ipairs(key_names(d)) do
-            for _, prefix in ipairs(prefixes) do names[#names + 1] = prefix .. n end
-        end
-    end
-    local seen, out = {}, {}
-    for _, n in ipairs(names) do
-        if not seen[n] then seen[n] = true; out[#out + 1] = n end
-    end
-    return out
-end
-
 ---A frozen configuration from a table, with the command line's overrides over it.
 ---@param t table
 ---@return table
 function config.new(t)
     local base = config.plain(t)
-    if #overrides > 0 then
-        local tasks = require("mimic.experiment").task_defaults()
-        for _, o in ipairs(overrides) do
-            if not override_known(base, o.path, tasks) then
-                refuse("unknown key '%s'%s", o.text, suggest.hint(o.text, suggestions(base, tasks)))
-            end
-            local node = base
-            for i = 1, #o.path - 1 do
-                if type(node[o.path[i]]) ~= "table" then node[o.path[i]] = {} end
-                node = node[o.path[i]]
-            end
-            node[o.path[#o.path]] = config.plain(o.value)
-            o.used = true
-        end
-    end
-    return freeze(base)
+    local origins = origin.constructor("config", base, 3)
+    require("mimic.override").apply(base, origins)
+    local proxy = freeze(base, origins, "")
+    if config.made then config.made[#config.made + 1] = proxy end
+    return proxy
+end
+
+---Where the value of a key was set ("file.lua:12", "override tau=0.2"); nil where nothing is known of it.
+---@param t table a configuration
+---@param key string dotted
+---@return string|nil
+function config.origin(t, key)
+    local o = places[t]
+    return o and o.origins[o.prefix .. key]
 end
 
 return setmetatable(config, { __call = function(_, t) return config.new(t) end })

@@ -20,6 +20,7 @@ experiment.options = {
     script = nil,              -- {path, text, words, files?}: what identifies the runs
     force = false, dry_run = false, fail_fast = false,
     failed = {}, finished = 0, planned = 0,
+    collect = nil,             -- a list: runs of a dry run go there instead of to the screen
 }
 
 local kinds = { "pretrain", "finetune" }
@@ -241,9 +242,13 @@ local function one(self, spec, seed)
     if opts.dry_run then
         opts.planned = opts.planned + 1
         local after = parent and "  after " .. parent.name or ""
-        say("%-10s %-20s seed %d  %s%s", spec.kind, name, cfg.seed, hash:sub(1, 8), after)
         local run = Run.new(nil, planned, cfg, parent)
         run.hash = hash
+        if opts.collect then
+            opts.collect[#opts.collect + 1] = { run = run, given = spec.config or {} }
+        else
+            say("%-10s %-20s seed %d  %s%s", spec.kind, name, cfg.seed, hash:sub(1, 8), after)
+        end
         return run
     end
 

@@ -110,6 +110,37 @@ function TestCommands.test_dry_run()
     lu.assertEquals((run "ls"), 3)
 end
 
+function TestCommands.test_config_explains_where_values_come_from()
+    shell.write(dir .. "/where.lua", [[
+local m = require "mimic"
+m.experiment.task("toy", { defaults = { steps = 4, size = { w = 1, h = 2 }, name = "x" }, run = print })
+local size = {
+    w = 5, -- comment: { w = 6
+}
+local base = m.config {
+    seeds = { 0 },
+    toy = { steps = 4, size = size },
+}
+local other = base.toy:with {
+    name = "second",
+    size = { h = 7 } }
+m.experiment "toys":run { kind = "toy", name = "one", config = other }
+]])
+    local out = ok "config where.lua toy.steps=9 --explain"
+    for _, line in ipairs { "toy.size.w = 5    # where.lua:4", "seeds      = [0]  # where.lua:7",
+        "toy.steps  = 9    # override toy.steps=9" } do
+        lu.assertStrContains(out, line)
+    end
+    local whole = ok "config where.lua toy.steps=9 --run one --explain"
+    for key, place in pairs { name = "where.lua:11", ["size.h"] = "where.lua:12", ["size.w"] = "where.lua:4",
+        steps = "override toy.steps=9", seed = "default of toy" } do
+        lu.assertStrContains(whole:match("\n" .. key:gsub("%.", "%%.") .. "%s+=[^\n]*"), "# " .. place)
+    end
+    lu.assertNotStrContains(ok "config where.lua", "where.lua:")
+    lu.assertStrContains(select(3, run "config where.lua --run on"), "did you mean one")
+    lu.assertEquals((run "ls"), 3) -- nothing was run
+end
+
 function TestCommands.test_a_failed_run_is_summed_up_and_shown()
     local code, _, err = run "run toy.lua toy.fail=true"
     lu.assertEquals(code, 1)

@@ -3,12 +3,14 @@ local m = require "mimic"
 local lu = require "luaunit"
 local config = require "mimic.config"
 local experiment = require "mimic.experiment"
+local override = require "mimic.override"
 local suggest = require "mimic.suggest"
+local syntax = require "mimic.override.syntax"
 
 local TestConfig = {}
 
 function TestConfig.setUp()
-    config.set_overrides {}
+    override.set {}
 end
 TestConfig.tearDown = TestConfig.setUp
 
@@ -81,25 +83,66 @@ function TestConfig.test_values_of_overrides()
         ["3"] = 3, ["1e-3"] = 1e-3, ["true"] = true, ["false"] = false, ["a b"] = "a b", ['"3"'] = "3",
         ["[1,2]"] = { 1, 2 }, ["[a, [1, 2]]"] = { "a", { 1, 2 } }, ["[0..3]"] = { 0, 1, 2, 3 }, ["[]"] = {},
     }
-    for text, value in pairs(cases) do lu.assertEquals(config.parse_value(text), value, text) end
+    for text, value in pairs(cases) do lu.assertEquals((syntax.parse_value(text)), value, text) end
+end
+
+function TestConfig.test_syntax_of_override_values()
+    local cases = {
+        ["'a, b'"] = "a, b", ['"a\\"b\\n"'] = 'a"b\n', ["null"] = false,
+        ["1e3"] = 1000.0, ["0x10"] = 16, ["-3"] = -3, ["a=b"] = "a=b",
+        ["/data/x(1).tar"] = "/data/x(1).tar", ["it's"] = "it's", [""] = "",
+        ["{a: 1, b: [x, {c: 'y'}]}"] = { a = 1, b = { "x", { c = "y" } } }, ["0..3"] = { 0, 1, 2, 3 },
+        ["[0..1, 5]"] = { 0, 1, 5 }, ["['a,b', c]"] = { "a,b", "c" }, ["1-2"] = "1-2", ["4..x"] = "4..x",
+    }
+    for text, value in pairs(cases) do
+        local list = { syntax.parse_value(text) }
+        lu.assertEquals(list[3] or list[1], value, text)
+    end
+    lu.assertEquals(math.type((syntax.parse_value "3")), "integer")
+    for text, why in pairs { ["[1,2"] = "no end", ["{a}"] = "key: value", ["5..2"] = "larger",
+        ["'a"] = "no end", ["range(2,1)"] = "smaller first", ["[1]]"] = "left over",
+        ["log(0,1)"] = "above 0" } do
+        lu.assertErrorMsgContains(why, syntax.parse, "k=" .. text)
+    end
+end
+
+function TestConfig.test_several_values_make_a_space()
+    local words, domains = syntax.multi { "tau=0.05,0.1", "lambda=range(0.1,0.9,0.2)", "seed=0..2",
+        "seeds=0..1", "opt=choice(adam,sgd)", "lr=log(1e-4,1)", "batch=8", "list=[1,2]" }
+    lu.assertEquals(words, { "seeds=0..1", "batch=8", "list=[1,2]" })
+    lu.assertEquals(domains.tau:list(), { 0.05, 0.1 })
+    lu.assertEquals(domains.lambda:list(), { 0.1, 0.3, 0.5, 0.7, 0.9 })
+    lu.assertEquals(domains.seed:list(), { 0, 1, 2 })
+    lu.assertEquals(domains.opt:list(), { "adam", "sgd" })
+    lu.assertEquals(domains.lr:plain(), { log = { 1e-4, 1.0 } })
+    lu.assertErrorMsgContains("mimic sweep FILE.lua -m tau=1,2", override.set, { "tau=1,2" })
+end
+
+function TestConfig.test_adding_and_removing_keys()
+    override.set { "+mine.note=x", "~batch" }
+    lu.assertEquals(config.plain(m.config { batch = 4, epochs = 2 }), { epochs = 2, mine = { note = "x" } })
+    override.set { "~batchs" }
+    lu.assertErrorMsgContains("did you mean batch", m.config, { batch = 4 })
+    override.set { "seed=7" }
+    lu.assertEquals(m.config({ seeds = { 0, 1 } }).seeds[1], 7)
 end
 
 function TestConfig.test_overrides_reach_the_base()
-    config.set_overrides { "finetune.batch=8", "seeds=[1,2]", "pretrain.model.dim=48" }
+    override.set { "finetune.batch=8", "seeds=[1,2]", "pretrain.model.dim=48" }
     local base = m.config { seeds = { 0 }, pretrain = { epochs = 1 }, finetune = { batch = 4 } }
     lu.assertEquals(config.plain(base),
         { seeds = { 1, 2 }, pretrain = { epochs = 1, model = { dim = 48 } }, finetune = { batch = 8 } })
-    lu.assertEquals(config.unused_overrides(), {})
+    lu.assertEquals(override.unused(), {})
 end
 
 function TestConfig.test_unknown_overrides_are_refused()
-    config.set_overrides { "finetune.bathc=8" }
+    override.set { "finetune.bathc=8" }
     lu.assertErrorMsgContains("did you mean finetune.batch", m.config, { finetune = { batch = 4 } })
-    config.set_overrides { "batch=8" } -- the base is a set of configurations: this key reaches none of them
+    override.set { "batch=8" } -- the base is a set of configurations: this key reaches none of them
     lu.assertErrorMsgContains("finetune.batch", m.config, { finetune = { batch = 4 } })
-    config.set_overrides { "batch=8" }
+    override.set { "batch=8" }
     lu.assertEquals(m.config({ epochs = 4 }).batch, 8)
-    lu.assertErrorMsgContains("key=value", config.set_overrides, { "batch" })
+    lu.assertErrorMsgContains("key=value", override.set, { "batch" })
 end
 
 function TestConfig.test_defaults_of_the_tasks_are_configurations()

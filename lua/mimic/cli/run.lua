@@ -5,6 +5,7 @@ local cli = require "mimic.cli"
 local config = require "mimic.config"
 local environment = require "mimic.environment"
 local experiment = require "mimic.experiment"
+local override = require "mimic.override"
 local progress = require "mimic.progress"
 local Run = require "mimic.run"
 
@@ -43,7 +44,7 @@ end
 function command.execute(script)
     local opts = experiment.options
     opts.script = script
-    cli.guard(cli.USAGE, config.set_overrides, script.words)
+    cli.guard(cli.USAGE, override.set, script.words)
     cli.guard(cli.DATABASE, function()
         if not opts.dry_run then experiment.store() end
     end)
@@ -65,11 +66,11 @@ function command.execute(script)
         if refused(err) then cli.fail(cli.USAGE, "%s", config.refused) end
         cli.fail(cli.FAILED, "%s", err)
     end
-    local unused = config.unused_overrides()
+    local unused = override.unused()
     if #unused > 0 then
         cli.fail(cli.USAGE, "%s: the script has no m.config that takes it", table.concat(unused, ", "))
     end
-    if opts.dry_run then
+    if opts.dry_run and not opts.collect then
         print(("%d run%s"):format(opts.planned, opts.planned == 1 and "" or "s"))
     end
     if #opts.failed > 0 then

@@ -1,0 +1,140 @@
+-- The overrides of a command (key=value words), applied to every m.config of the script. A key that neither
+-- the script's configuration nor a task knows is refused with the nearest one that exists.
+local config = require "mimic.config"
+local suggest = require "mimic.suggest"
+local syntax = require "mimic.override.syntax"
+
+local override = {}
+
+local overrides = {} ---@type override.Word[]
+
+---Takes the words that every later m.config applies.
+---@param words string[]
+function override.set(words)
+    local ok, list = pcall(syntax.single, words)
+    if not ok then config.refuse("%s", list) end
+    overrides = list
+end
+
+---Words that no configuration of the script has taken.
+---@return string[]
+function override.unused()
+    local out = {}
+    for _, o in ipairs(overrides) do
+        if not o.used then out[#out + 1] = o.word end
+    end
+    return out
+end
+
+-- A base that holds tables which are no key of any task (pretrain = {...}, finetune = {...}) is a set of
+-- configurations: a task's key at its top would reach no run.
+local function is_set_of_configs(base, tasks)
+    for k, v in pairs(base) do
+        if config.is_map(v) then
+            local known = false
+            for _, d in ipairs(tasks) do known = known or d[k] ~= nil end
+            if not known then return true end
+        end
+    end
+    return false
+end
+
+-- How many parts of the path exist in base.
+local function depth_of(base, path)
+    local node, depth = base, 0
+    while depth < #path and type(node) == "table" and node[path[depth + 1]] ~= nil do
+        depth = depth + 1
+        node = node[path[depth]]
+    end
+    return depth
+end
+
+local function known(base, path, tasks)
+    local depth = depth_of(base, path)
+    if depth == #path then return true end
+    for from = 1, math.min(depth + 1, #path) do
+        if from > 1 or not is_set_of_configs(base, tasks) then
+            for _, d in ipairs(tasks) do
+                if config.known_path(d, path, from) then return true end
+            end
+        end
+    end
+    return #path == 1 and (path[1] == "seed" or path[1] == "seeds")
+end
+
+local function suggestions(base, tasks)
+    local names = config.key_names(base)
+    local prefixes = { "" }
+    if is_set_of_configs(base, tasks) then
+        prefixes = {}
+        for k, v in pairs(base) do
+            if config.is_map(v) then prefixes[#prefixes + 1] = k .. "." end
+        end
+    end
+    for _, d in ipairs(tasks) do
+        for _, n in ipairs(config.key_names(d)) do
+            for _, prefix in ipairs(prefixes) do names[#names + 1] = prefix .. n end
+        end
+    end
+    local seen, out = {}, {}
+    for _, n in ipairs(names) do
+        if not seen[n] then seen[n] = true; out[#out + 1] = n end
+    end
+    return out
+end
+
+local function remove(base, o)
+    if depth_of(base, o.path) < #o.path then
+        config.refuse("%s: there is no such key to remove%s", o.word,
+            suggest.hint(o.text, config.key_names(base)))
+    end
+    local node = base
+    for i = 1, #o.path - 1 do node = node[o.path[i]] end
+    node[o.path[#o.path]] = nil
+end
+
+local function set(base, o)
+    local node, last = base, o.path[#o.path]
+    for i = 1, #o.path - 1 do
+        if type(node[o.path[i]]) ~= "table" then node[o.path[i]] = {} end
+        node = node[o.path[i]]
+    end
+    -- seed=3 for a script that takes a list of seeds is that one seed.
+    if o.text == "seed" and base.seed == nil and type(base.seeds) == "table" then
+        base.seeds = { o.value }
+    else
+        node[last] = config.plain(o.value)
+    end
+end
+
+-- Notes the override as the origin of all that it set.
+local function note(origins, o)
+    for key in pairs(origins) do
+        if key == o.text or key:sub(1, #o.text + 1) == o.text .. "." then origins[key] = nil end
+    end
+    local leaves = config.is_map(o.value) and config.flatten(o.value) or {}
+    if #leaves == 0 then origins[o.text] = "override " .. o.word end
+    for _, leaf in ipairs(leaves) do origins[o.text .. "." .. leaf.key] = "override " .. o.word end
+end
+
+---Changes a plain configuration as the words say.
+---@param base table
+---@param origins table<string, string>|nil where each value was set
+function override.apply(base, origins)
+    if #overrides == 0 then return end
+    local tasks = require("mimic.experiment").task_defaults()
+    for _, o in ipairs(overrides) do
+        if o.op == "remove" then
+            remove(base, o)
+        elseif o.op == "set" and not known(base, o.path, tasks) then
+            local hint = suggest.hint(o.text, suggestions(base, tasks))
+            config.refuse("unknown key '%s'%s; +%s adds it", o.text, hint, o.word)
+        else
+            set(base, o)
+        end
+        if origins then note(origins, o) end
+        o.used = true
+    end
+end
+
+return override
