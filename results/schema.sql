@@ -1,4 +1,4 @@
--- The results file of mimic, version 1. Made by the program on first use; `sqlite3 new.db < results/schema.sql`
+-- The results file of mimic, version 2. Made by the program on first use; `sqlite3 new.db < results/schema.sql`
 -- makes the same. Comments inside the statements are kept by SQLite: `.schema` of any file explains itself.
 -- Times are milliseconds since 1970 in UTC. JSON columns are checked by GLOB alone: json_valid() in a schema fails with
 -- trusted_schema = OFF in SQLite 3.40.1. Reading needs no program of ours: the views are the documented interface.
@@ -200,17 +200,28 @@ CREATE TABLE event( -- What happened, in order; survives what it speaks of
 CREATE INDEX event_run ON event(run);
 
 CREATE TABLE paper( -- Numbers published by the paper: cell (row, col) of the table ref, and what result it is
-  ref TEXT NOT NULL,
+  ref TEXT NOT NULL,     -- table2, ...: see paper_table
   row TEXT NOT NULL,
   col TEXT NOT NULL,
-  dataset TEXT NOT NULL,
+  dataset TEXT NOT NULL, -- our results with this dataset, split and metric are set beside it
   split TEXT NOT NULL,
   metric TEXT NOT NULL,
-  value REAL,
+  value REAL,            -- NULL: the paper shows it in a figure without numbers
+  pos INTEGER NOT NULL DEFAULT 0, -- reading order: 10 x row + column, both from 1
+  mark TEXT NOT NULL DEFAULT 'printed' CHECK(mark IN
+    ('printed', 'inferred', 'quoted')), -- as printed; row or value inferred from the text; another work's number
+  note TEXT NOT NULL DEFAULT '',
   PRIMARY KEY(ref, row, col)
 ) STRICT, WITHOUT ROWID;
 
-CREATE TABLE paper_run( -- Which runs answer a row of a table
+CREATE TABLE paper_table( -- The tables and figures of the paper: `mimic table REF`
+  ref TEXT PRIMARY KEY,
+  title TEXT NOT NULL,
+  base TEXT,             -- row that the others are compared with; NULL: the first
+  note TEXT NOT NULL DEFAULT ''
+) STRICT, WITHOUT ROWID;
+
+CREATE TABLE paper_run( -- Which runs answer a row of a table; refs that the paper does not have are tables of our own
   ref TEXT NOT NULL,
   row TEXT NOT NULL,
   run INTEGER NOT NULL REFERENCES run ON DELETE CASCADE,
@@ -265,16 +276,18 @@ CREATE VIEW class_score AS -- Recall, precision and F1 in percent per class, fro
   FROM c GROUP BY run, dataset, split, class;
 
 CREATE VIEW paper_vs_ours AS -- Every published number beside ours: mean over the runs filed under its row
+  -- Of a seed that was run again the newest run counts.
   WITH y AS (
-    SELECT p.ref, p.row, p.col, p.dataset, p.split, p.metric, p.value AS paper, x.value,
-      avg(x.value) OVER (PARTITION BY p.ref, p.row, p.col) AS mean
+    SELECT p.*, x.value AS our, r.id AS run, row_number() OVER (PARTITION BY p.ref, p.row, p.col, r.seed
+      ORDER BY x.run IS NULL, r.id DESC) AS newest
     FROM paper p LEFT JOIN paper_run m ON m.ref = p.ref AND m.row = p.row
       LEFT JOIN run r ON r.id = m.run AND r.state = 'done' AND r.deleted IS NULL
-      LEFT JOIN result x ON x.run = r.id AND x.dataset = p.dataset AND x.split = p.split AND x.metric = p.metric)
-  SELECT ref, row, col, paper, avg(value) AS ours, count(value) AS n, avg(value) - paper AS delta,
-    sqrt(sum((value - mean) * (value - mean)) / nullif(count(value) - 1, 0)) AS sd, min(value) AS lo, max(value) AS hi,
-    dataset, split, metric
-  FROM y GROUP BY ref, row, col;
+      LEFT JOIN result x ON x.run = r.id AND x.dataset = p.dataset AND x.split = p.split AND x.metric = p.metric),
+  z AS (SELECT *, avg(our) OVER (PARTITION BY ref, row, col) AS mean FROM y WHERE newest = 1)
+  SELECT ref, row, col, value AS paper, avg(our) AS ours, count(our) AS n, avg(our) - value AS delta,
+    sqrt(sum((our - mean) * (our - mean)) / nullif(count(our) - 1, 0)) AS sd, min(our) AS lo, max(our) AS hi,
+    dataset, split, metric, pos, mark, note
+  FROM z GROUP BY ref, row, col;
 
 CREATE VIEW sweep_list AS -- Progress of sweeps
   SELECT s.id, s.name, s.state, s.sampler, s.metric, s.goal, count(t.id) AS trials,
@@ -287,4 +300,15 @@ CREATE VIEW sweep_list AS -- Progress of sweeps
 CREATE VIEW sweep_point AS -- One row per trial and parameter: x is its value, y the trial's result
   SELECT t.sweep, j.key, j.value AS x, t.seed, t.state, t.value AS y, t.number FROM trial t, json_each(t.params) j;
 
-PRAGMA user_version = 1;
+CREATE VIEW sweep_stat AS -- One row per point of a sweep: its value over seeds; NaN and unfinished seeds are in trials, not in n
+  WITH y AS (
+    SELECT *, avg(value) FILTER (WHERE state = 'done') OVER (PARTITION BY sweep, config_hash) AS mean FROM trial)
+  SELECT sweep, config_hash, min(params) AS params, count(*) AS trials, count(value) FILTER (WHERE state = 'done') AS n,
+    avg(value) FILTER (WHERE state = 'done') AS mean,
+    sqrt(sum((value - mean) * (value - mean)) FILTER (WHERE state = 'done')
+      / nullif(count(value) FILTER (WHERE state = 'done') - 1, 0)) AS sd,
+    min(value) FILTER (WHERE state = 'done') AS lo, max(value) FILTER (WHERE state = 'done') AS hi,
+    min(number) AS number
+  FROM y GROUP BY sweep, config_hash;
+
+PRAGMA user_version = 2;

@@ -12,6 +12,7 @@
 #define MIMIC_DB_TEXT 480               /* longest message of SQL code, with its end */
 
 extern const char mimic_schema_sql[]; /* results/schema.sql */
+extern const char mimic_paper_sql[];  /* results/paper.sql */
 
 /* --- lock file
  * ------------------------------------------------------------------------------------- */

@@ -77,12 +77,59 @@ bool mimic_db_migrate(sqlite3 *sql, const char *path, const mimic_db_step *steps
     return true;
 }
 
-static bool create_schema(sqlite3 *sql, char err[MIMIC_DB_TEXT]) {
-    return mimic_db_run(sql, mimic_schema_sql, err);
+/* A new file: tables, views, the paper's numbers, at the newest version. */
+static bool create(sqlite3 *sql, char err[MIMIC_DB_TEXT]) {
+    if (!mimic_db_run(sql, "BEGIN EXCLUSIVE", err))
+        return false;
+    if (mimic_db_run(sql, mimic_schema_sql, err) && mimic_db_run(sql, mimic_paper_sql, err) &&
+        mimic_db_run(sql, "COMMIT", err))
+        return true;
+    sqlite3_exec(sql, "ROLLBACK", NULL, NULL, NULL);
+    return false;
 }
 
-/* steps[v] brings version v to v + 1. */
-static const mimic_db_step steps[] = {create_schema};
+/* Views hold no data: the last step of a migration makes them anew from the end of schema.sql. */
+static bool renew_views(sqlite3 *sql, char err[MIMIC_DB_TEXT]) {
+    sqlite3_stmt *s = NULL;
+    bool ok = true;
+    while (ok) {
+        ok = sqlite3_prepare_v2(sql, "SELECT name FROM sqlite_schema WHERE type = 'view' LIMIT 1",
+                                -1, &s, NULL) == SQLITE_OK;
+        int row = ok ? sqlite3_step(s) : SQLITE_ERROR;
+        char *text = row == SQLITE_ROW
+                         ? sqlite3_mprintf("DROP VIEW \"%w\"", sqlite3_column_text(s, 0))
+                         : NULL;
+        sqlite3_finalize(s);
+        if (!text)
+            break;
+        ok = mimic_db_run(sql, text, err);
+        sqlite3_free(text);
+    }
+    return ok && mimic_db_run(sql, strstr(mimic_schema_sql, "\nCREATE VIEW"), err);
+}
+
+static bool from_0(sqlite3 *sql, char err[MIMIC_DB_TEXT]) {
+    (void)sql;
+    snprintf(err, MIMIC_DB_TEXT, "has tables but no version: not a whole results file");
+    return false;
+}
+
+static bool from_1(sqlite3 *sql, char err[MIMIC_DB_TEXT]) {
+    static const char text[] =
+        "ALTER TABLE paper ADD COLUMN pos INTEGER NOT NULL DEFAULT 0;"
+        "ALTER TABLE paper ADD COLUMN mark TEXT NOT NULL DEFAULT 'printed'"
+        " CHECK(mark IN ('printed', 'inferred', 'quoted'));"
+        "ALTER TABLE paper ADD COLUMN note TEXT NOT NULL DEFAULT '';"
+        "CREATE TABLE paper_table( -- The tables and figures of the paper: `mimic table REF`\n"
+        "  ref TEXT PRIMARY KEY, title TEXT NOT NULL, base TEXT, note TEXT NOT NULL DEFAULT ''\n"
+        ") STRICT, WITHOUT ROWID;";
+    return mimic_db_run(sql, text, err) && mimic_db_run(sql, mimic_paper_sql, err) &&
+           renew_views(sql, err);
+}
+
+/* steps[v] brings version v to v + 1. The next version: a changed schema.sql, a step here, a dump
+ * of the version before it in tests/c/schema. */
+static const mimic_db_step steps[] = {from_0, from_1};
 enum { VERSION = sizeof steps / sizeof *steps };
 
 static bool common_settings(sqlite3 *sql, char err[MIMIC_DB_TEXT]) {
@@ -275,7 +322,8 @@ static mimic_status open_write(mimic_db *db) {
         goto done;
     }
     bool wal = false;
-    if (!set_wal(db->sql, &wal, err) || !mimic_db_migrate(db->sql, db->path, steps, VERSION, err))
+    if (!set_wal(db->sql, &wal, err) ||
+        !(empty ? create(db->sql, err) : mimic_db_migrate(db->sql, db->path, steps, VERSION, err)))
         st = fail(db, err);
     else if (!wal)
         st = mimic_fail(db->ctx, MIMIC_EUNSUPPORTED, "%s: SQLite cannot use a write-ahead log here",

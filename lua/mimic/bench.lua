@@ -1,7 +1,7 @@
 -- m.bench: training steps, matrix products and element-wise kernels against floors measured in the same
 -- process. Rule: random inputs, the median of several timings, and both figures of every ratio printed.
 local m = require "mimic"
-local tables = require "mimic.cli.table"
+local tables = require "mimic.format"
 
 local bench = {}
 

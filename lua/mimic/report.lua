@@ -6,7 +6,7 @@ local m = require "mimic"
 local page = require "mimic.report.page"
 local plot = require "mimic.plot"
 local results = require "mimic.results"
-local tables = require "mimic.cli.table"
+local tables = require "mimic.format"
 
 local report = {}
 local escape = page.escape

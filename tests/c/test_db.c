@@ -70,7 +70,11 @@ static void add_runs(void) {
 static void schema_explains_itself(void **state) {
     (void)state;
     assert_string_equal(one("PRAGMA application_id"), "1296649539");
-    assert_string_equal(one("PRAGMA user_version"), "1");
+    assert_string_equal(one("PRAGMA user_version"), "2");
+    assert_string_equal(
+        one("SELECT value, mark FROM paper WHERE ref = 'table2' AND row = 'MIM, CE' "
+            "AND dataset = 'rafdb'"),
+        "88.14|inferred");
     assert_string_equal(one("PRAGMA journal_mode"), "wal");
     assert_string_equal(one("PRAGMA integrity_check"), "ok");
     assert_string_equal(one("SELECT count(*) FROM sqlite_schema WHERE type IN ('table', 'view') "
@@ -97,8 +101,9 @@ static void views(void **state) {
         "full|84");
     assert_string_equal(one("SELECT id, parent, result FROM run_list WHERE id = 2"),
                         "2|mae|d test acc 80.0");
-    sql("INSERT INTO paper VALUES('table1', 'ours', 'acc', 'd', 'test', 'acc', 81), ('table1', "
-        "'x', 'acc', 'd', 'test', 'acc', 9);"
+    sql("INSERT INTO paper(ref, row, col, dataset, split, metric, value) VALUES"
+        " ('table1', 'ours', 'acc', 'd', 'test', 'acc', 81),"
+        " ('table1', 'x', 'acc', 'd', 'test', 'acc', 9);"
         "INSERT INTO paper_run SELECT 'table1', 'ours', id FROM run WHERE id IN (2, 3, 6, 7)");
     assert_string_equal(
         one("SELECT paper, ours, n, delta, sd FROM paper_vs_ours WHERE row = 'ours'"),
@@ -119,7 +124,11 @@ static void views(void **state) {
         "INSERT INTO trial(sweep, number, config_hash, seed, params, state, value) VALUES(1, 0, "
         "x'01', 0, '{\"tau\": 0.1}', 'done', 5)");
     assert_string_equal(one("SELECT key, x, y FROM sweep_point"), "tau|0.1|5");
-    assert_string_equal(one("SELECT trials, done, best FROM sweep_list"), "1|1|5");
+    sql("INSERT INTO trial(sweep, number, config_hash, seed, params, state, value) VALUES(1, 1, "
+        "x'01', 1, '{\"tau\": 0.1}', 'done', 8), (1, 2, x'01', 2, '{}', 'failed', NULL)");
+    assert_string_equal(one("SELECT trials, done, best FROM sweep_list"), "3|2|8");
+    assert_string_equal(one("SELECT trials, n, mean, sd, lo, hi FROM sweep_stat"),
+                        "3|2|6.5|2.121320344|5|8");
 }
 
 static void values_and_errors(void **state) {
@@ -274,7 +283,7 @@ static void a_newer_version_is_read_only(void **state) {
     sql("INSERT INTO experiment(name) VALUES('a')");
     must(mimic_db_close(db));
     db = NULL;
-    raw(at("r.db"), "PRAGMA user_version = 2");
+    raw(at("r.db"), "PRAGMA user_version = 3");
     must_fail(mimic_db_open(ctx, at("r.db"), true, &x), MIMIC_EUNSUPPORTED,
               "written by a newer mimic");
     must(mimic_db_open(ctx, at("r.db"), false, &db));

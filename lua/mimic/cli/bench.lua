@@ -1,6 +1,6 @@
 -- mimic bench: how fast this machine trains, against what it could do.
 local cli = require "mimic.cli"
-local tables = require "mimic.cli.table"
+local tables = require "mimic.format"
 
 local command = {
     summary = "how fast this machine trains, against its measured peak",

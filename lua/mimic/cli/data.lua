@@ -2,7 +2,7 @@
 local lfs = require "lfs"
 local m = require "mimic"
 local cli = require "mimic.cli"
-local tables = require "mimic.cli.table"
+local tables = require "mimic.format"
 
 local command = {
     summary = "make synthetic data, check pictures, describe a data set",

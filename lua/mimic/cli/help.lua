@@ -61,7 +61,7 @@ function command.run(args)
     elseif topic == "op" and name then
         explain(name)
     elseif topic == "op" then
-        local tables = require "mimic.cli.table"
+        local tables = require "mimic.format"
         local rows = {}
         for i, n in ipairs(operators()) do
             local doc = m.op(n).doc or ""

@@ -1,7 +1,7 @@
 -- mimic log: recorded series of a run, as numbers or as a curve in the terminal.
 local cli = require "mimic.cli"
 local plot = require "mimic.plot"
-local tables = require "mimic.cli.table"
+local tables = require "mimic.format"
 
 local command = {
     summary = "a run's series: list, numbers, or a curve in the terminal",

@@ -1,7 +1,7 @@
 -- mimic ls: the list of runs.
 local m = require "mimic"
 local cli = require "mimic.cli"
-local tables = require "mimic.cli.table"
+local tables = require "mimic.format"
 
 local command = {
     summary = "list runs, their state and main result",

@@ -1,7 +1,7 @@
 -- mimic query: SQL over the results file, read-only.
 local m = require "mimic"
 local cli = require "mimic.cli"
-local tables = require "mimic.cli.table"
+local tables = require "mimic.format"
 
 local command = {
     summary = "SQL over the results, read-only",

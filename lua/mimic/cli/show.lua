@@ -2,7 +2,7 @@
 local cjson = require "cjson"
 local m = require "mimic"
 local cli = require "mimic.cli"
-local tables = require "mimic.cli.table"
+local tables = require "mimic.format"
 
 local command = {
     summary = "everything about one run",

@@ -4,18 +4,34 @@ local m = require "mimic"
 
 local tables = {}
 
--- BLOBs (hashes mostly) and other control bytes are shown as hex.
+local function escaped(c)
+    return (c:gsub(".", function(b) return ("\\x%02x"):format(b:byte()) end))
+end
+
+---Text that is safe in a terminal: control characters (they move the cursor, colour, retitle) and marks
+---that turn the direction of writing are shown as \xNN, bytes that are no UTF-8 all as hex. With `lines`, line ends
+---and tabs stay.
+---@param s any
+---@param lines boolean|nil
+---@return string
+function tables.safe(s, lines)
+    s = tostring(s)
+    if not utf8.len(s) then return (s:gsub(".", function(c) return ("%02x"):format(c:byte()) end)) end
+    s = s:gsub("[%z\1-\31\127]", function(c)
+        if c == "\n" or c == "\t" then return lines and c or " " end
+        return escaped(c)
+    end)
+    return (s:gsub("\xc2[\x80-\x9f]", escaped):gsub("\xe2\x80[\x8e\x8f\xaa-\xae]", escaped)
+        :gsub("\xe2\x81[\xa6-\xa9]", escaped))
+end
+
 local function text(v)
     if v == nil then return "" end
     if math.type(v) == "float" then
         if v == math.floor(v) and math.abs(v) < 1e15 then return ("%d"):format(v) end
         return ("%.6g"):format(v)
     end
-    v = tostring(v)
-    if not utf8.len(v) or v:find("[%z\1-\8\14-\31]") then
-        return (v:gsub(".", function(c) return ("%02x"):format(c:byte()) end))
-    end
-    return v
+    return tables.safe(v)
 end
 tables.text = text
 
@@ -24,7 +40,14 @@ local function exact(v)
         if v ~= v then return "" end
         return (config.json(v):gsub("^1e999$", "inf"):gsub("^%-1e999$", "-inf"))
     end
-    return text(v)
+    return v == nil and "" or tostring(v)
+end
+
+local longest = 120 -- characters of a cell that is read by a person
+
+local function cut(s)
+    if #s <= longest or (utf8.len(s) or #s) <= longest then return s end
+    return s:sub(1, (utf8.offset(s, longest) or longest + 1) - 1) .. "…"
 end
 
 local function width(s)
@@ -40,18 +63,24 @@ end
 local function layout(rows, columns)
     local cells, widths, numeric = {}, {}, {}
     for j, name in ipairs(columns) do
-        widths[j], numeric[j] = width(name), #rows > 0
+        widths[j], numeric[j] = width(cut(text(name))), #rows > 0
     end
     for i, row in ipairs(rows) do
         cells[i] = {}
         for j, name in ipairs(columns) do
             local v = row[name]
-            cells[i][j] = text(v):gsub("[\r\n\t]", " ")
+            cells[i][j] = cut(text(v))
             widths[j] = math.max(widths[j], width(cells[i][j]))
             if v ~= nil and type(v) ~= "number" then numeric[j] = false end
         end
     end
     return cells, widths, numeric
+end
+
+local function titles(columns)
+    local out = {}
+    for j, name in ipairs(columns) do out[j] = cut(text(name)) end
+    return out
 end
 
 local function plain(rows, columns)
@@ -62,7 +91,7 @@ local function plain(rows, columns)
         for j, v in ipairs(values) do parts[j] = pad(v, widths[j], numeric[j]) end
         out[#out + 1] = (table.concat(parts, "  "):gsub("%s+$", ""))
     end
-    line(columns)
+    line(titles(columns))
     for _, c in ipairs(cells) do line(c) end
     return table.concat(out, "\n")
 end
@@ -79,10 +108,17 @@ local function box(rows, columns)
         for j, v in ipairs(values) do parts[j] = " " .. pad(v, widths[j], numeric[j]) .. " " end
         return "│" .. table.concat(parts, "│") .. "│"
     end
-    local out = { rule("┌", "┬", "┐"), line(columns), rule("├", "┼", "┤") }
+    local out = { rule("┌", "┬", "┐"), line(titles(columns)), rule("├", "┼", "┤") }
     for _, c in ipairs(cells) do out[#out + 1] = line(c) end
     out[#out + 1] = rule("└", "┴", "┘")
     return table.concat(out, "\n")
+end
+
+---A cell of a Markdown table: bars and what begins HTML are taken literally.
+---@param s string
+---@return string
+function tables.markdown_escape(s)
+    return (s:gsub("[\\|`*_%[%]]", "\\%0"):gsub("[<>&]", { ["<"] = "&lt;", [">"] = "&gt;", ["&"] = "&amp;" }))
 end
 
 local function markdown(rows, columns)
@@ -91,10 +127,10 @@ local function markdown(rows, columns)
     for j in ipairs(columns) do rule[j] = numeric[j] and "---:" or "---" end
     local function line(values)
         local parts = {}
-        for j, v in ipairs(values) do parts[j] = v:gsub("|", "\\|") end
+        for j, v in ipairs(values) do parts[j] = tables.markdown_escape(v) end
         out[#out + 1] = "| " .. table.concat(parts, " | ") .. " |"
     end
-    line(columns)
+    line(titles(columns))
     line(rule)
     for _, c in ipairs(cells) do line(c) end
     return table.concat(out, "\n")
@@ -105,6 +141,7 @@ local function csv(rows, columns)
     local function line(values)
         local parts = {}
         for j, v in ipairs(values) do
+            if not utf8.len(v) then v = text(v) end -- BLOBs as hex
             parts[j] = v:find('[",\r\n]') and '"' .. v:gsub('"', '""') .. '"' or v
         end
         out[#out + 1] = table.concat(parts, ",")
@@ -124,7 +161,7 @@ local function json(rows, columns)
         local parts = {}
         for j, name in ipairs(columns) do
             local v = row[name]
-            if type(v) == "string" then v = text(v) end
+            if type(v) == "string" and not utf8.len(v) then v = text(v) end -- BLOBs as hex
             parts[j] = config.json(name) .. ":" .. config.json(v)
         end
         out[i] = "{" .. table.concat(parts, ",") .. "}"
