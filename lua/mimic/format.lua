@@ -9,8 +9,8 @@ local function escaped(c)
 end
 
 ---Text that is safe in a terminal: control characters (they move the cursor, colour, retitle) and marks
----that turn the direction of writing are shown as \xNN, bytes that are no UTF-8 all as hex. With `lines`, line ends
----and tabs stay.
+---that turn the direction of writing are shown as \xNN, bytes that are no UTF-8 all as hex. With
+---`lines`, line ends and tabs stay.
 ---@param s any
 ---@param lines boolean|nil
 ---@return string
