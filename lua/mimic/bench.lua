@@ -80,8 +80,9 @@ local function random(shape, dtype, std)
 end
 
 ---Highest rate of a matrix product whose operands stay in cache: the peak that shares refer to.
+---@param dtype "f32"|"bf16"
 ---@return number FLOP/s
-local function peak(dtype)
+function bench.peak(dtype)
     local best = 0
     for _, s in ipairs { { 384, 256, 256 }, { 384, 512, 512 }, { 768, 768, 768 } } do
         local scope <close> = m.scope() -- luacheck: ignore scope
@@ -140,6 +141,29 @@ local function step_of(s, dtype)
         o:step(1e-4)
         return loss:item()
     end
+end
+
+---Seconds of each of n training steps of a reference model, the first one included: what tests/bench/vs_torch
+---sets beside PyTorch's.
+---@param name string vit-ti, vit-s, vit-b, mae-b or tiny
+---@param dtype "f32"|"bf16"
+---@param n integer
+---@return number[] seconds
+---@return number flops of one step
+function bench.steps(name, dtype, n)
+    for _, s in ipairs(models) do
+        if s.name == name then
+            m.seed(0)
+            local step, took = step_of(s, dtype), {}
+            for i = 1, n do
+                local t = m.sys.clock()
+                step()
+                took[i] = m.sys.clock() - t
+            end
+            return took, bench.flops(s) * s.batch
+        end
+    end
+    error(("no model '%s'"):format(name), 2)
 end
 
 local function measure_model(s, dtype, floor, quick)
@@ -240,7 +264,7 @@ function bench.run(opts)
     m.seed(0)
     return m.no_grad(function()
         local floor = { bytes = bandwidth() }
-        for _, dtype in ipairs(dtypes) do floor[dtype] = peak(dtype) end
+        for _, dtype in ipairs(dtypes) do floor[dtype] = bench.peak(dtype) end
         if form == "plain" then
             local parts = { ("%s, %s, %d threads"):format(m.sys.cpu(), m.isa(), m.threads()) }
             for _, dtype in ipairs(dtypes) do
