@@ -209,6 +209,7 @@ void mimicl_open_context(lua_State *L, int b) {
                                          {"isa", isa},
                                          {"check_nan", check_nan},
                                          {"last_error", last_error},
+                                         {"fault", mimicl_fault},
                                          {"fail_alloc", fail_alloc},
                                          {"alloc_live", alloc_live},
                                          {"alloc_count", alloc_count},

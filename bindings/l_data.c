@@ -118,7 +118,8 @@ static int data_index(lua_State *L) {
         return 1;
     const mimic_dataset *d = dataset(L, 1);
     const char *key = lua_type(L, 2) == LUA_TSTRING ? lua_tostring(L, 2) : "";
-    switch (mimicl_choice("classes|format|dropped", key, strlen(key))) {
+    const char *fields = "classes|format|dropped";
+    switch (mimicl_choice(fields, key, strlen(key))) {
     case 0:
         lua_pushinteger(L, mimic_dataset_classes(d));
         break;
@@ -129,7 +130,7 @@ static int data_index(lua_State *L) {
         lua_pushinteger(L, mimic_dataset_dropped(d));
         break;
     default:
-        lua_pushnil(L);
+        return mimicl_no_field(L, fields);
     }
     return 1;
 }
@@ -233,7 +234,8 @@ static int loader_index(lua_State *L) {
         return 1;
     const mimic_loader *l = loader(L, 1);
     const char *key = lua_type(L, 2) == LUA_TSTRING ? lua_tostring(L, 2) : "";
-    switch (mimicl_choice("batches|damaged", key, strlen(key))) {
+    const char *fields = "batches|damaged";
+    switch (mimicl_choice(fields, key, strlen(key))) {
     case 0:
         lua_pushinteger(L, mimic_loader_batches(l));
         break;
@@ -241,7 +243,7 @@ static int loader_index(lua_State *L) {
         lua_pushinteger(L, mimic_loader_damaged(l));
         break;
     default:
-        lua_pushnil(L);
+        return mimicl_no_field(L, fields);
     }
     return 1;
 }

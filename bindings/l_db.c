@@ -367,7 +367,7 @@ static int db_index(lua_State *L) {
     if (strcmp(key, "path") == 0)
         lua_pushstring(L, mimic_db_path(self(L)));
     else
-        lua_pushnil(L);
+        return mimicl_no_field(L, "path");
     return 1;
 }
 

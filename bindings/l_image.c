@@ -192,7 +192,7 @@ static int image_index(lua_State *L) {
     else if (key && strcmp(key, "height") == 0)
         lua_pushinteger(L, img->height);
     else
-        lua_pushnil(L);
+        return mimicl_no_field(L, "width|height");
     return 1;
 }
 
@@ -340,5 +340,7 @@ void mimicl_open_image(lua_State *L, int b) {
     mimicl_functions(L, b, functions);
     push_transform(L, b);
     lua_setfield(L, -2, "transform");
+    lua_pushstring(L, mimic_jpeg_version());
+    lua_setfield(L, -2, "jpeg_version");
     lua_setfield(L, -2, "image");
 }

@@ -41,6 +41,7 @@ typedef struct mimicl {
     size_t survived;      /* tensor bytes alive after the last full collection */
     int base_depth;       /* name-stack depth at the innermost guarded call */
     mimicl_node *orphans; /* scopes whose coroutine was abandoned below newer scopes */
+    char logged[256];     /* the engine's last line to its log: why no context was opened */
     const char *place_source;
     char place_short[LUA_IDSIZE];
     int place_line;
@@ -58,8 +59,8 @@ void *mimicl_new(lua_State *L, int kind, size_t size, int values);
 void *mimicl_test(lua_State *L, int arg, int kind);
 void *mimicl_check(lua_State *L, int arg, int kind);
 /* Defines a class: methods become a table, `meta` metamethods. Both get the binding as upvalue 1; a
- * metamethod has the table of methods as upvalue 2. Without an __index of its own the methods are
- * it. The binding is at absolute index b. */
+ * metamethod has the table of methods as upvalue 2. Without an __index of its own a class has its
+ * methods and refuses other names. The binding is at absolute index b. */
 void mimicl_class(lua_State *L, int b, int kind, const char *name, const luaL_Reg *methods,
                   const luaL_Reg *meta);
 /* Sets functions of the table on top, with the binding at absolute index b as upvalue 1. */
@@ -67,7 +68,10 @@ void mimicl_functions(lua_State *L, int b, const luaL_Reg *functions);
 /* In an __index metamethod: pushes the method named by argument 2 and returns true, if there is
  * one. */
 bool mimicl_method(lua_State *L);
-/* Raises the context's message with the position of the Lua caller. */
+/* In an __index metamethod: raises for a field that is not there, with the nearest method or name
+ * of `more` ("a|b"). */
+int mimicl_no_field(lua_State *L, const char *more);
+/* Raises the context's message with the line of the script. */
 int mimicl_raise(lua_State *L, mimicl *b);
 /* mimic_fail + mimicl_raise: faults found by the binding have the name stack and m.last_error too.
  */
@@ -81,11 +85,23 @@ static inline void mimicl_ok(lua_State *L, mimicl *b, mimic_status status) {
 void *mimicl_buffer(lua_State *L, size_t count, size_t size);
 /* A malloc'ed block that is freed with its box: set *slot. Stays on the stack. */
 void **mimicl_malloced(lua_State *L);
-/* lua_pcall with a traceback added to the message. */
-int mimicl_call(lua_State *L, int args, int results);
 /* Opens a Lua state's libraries with paths that do not depend on the environment. */
 void mimicl_open_libraries(lua_State *L);
 void mimicl_preload(lua_State *L);
+
+/* --- l_fault.c: places and traces ---------------------------------------------------- */
+
+/* Whether a frame (lua_getinfo "S") is of the embedded library. */
+bool mimicl_embedded(const lua_Debug *ar);
+/* Finds the innermost line, from *level outwards, that is not of the embedded library. */
+bool mimicl_script_line(lua_State *L, int *level, lua_Debug *ar);
+/* Pushes "FILE:LINE: " of that line, "" without one: luaL_where for scripts. */
+void mimicl_where(lua_State *L);
+/* Message handler, also m.fault(e [, level]) for handlers written in Lua: gives the text for the
+ * screen and the text with the whole traceback. */
+int mimicl_fault(lua_State *L);
+/* lua_pcall with that handler. */
+int mimicl_call(lua_State *L, int args, int results);
 
 /* --- option tables ------------------------------------------------------------------ */
 

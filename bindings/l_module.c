@@ -50,6 +50,19 @@ void mimicl_functions(lua_State *L, int b, const luaL_Reg *functions) {
     luaL_setfuncs(L, functions, 1);
 }
 
+bool mimicl_method(lua_State *L) {
+    lua_pushvalue(L, 2);
+    if (lua_rawget(L, lua_upvalueindex(2)) != LUA_TNIL)
+        return true;
+    lua_pop(L, 1);
+    return false;
+}
+
+/* __index of classes that have methods alone. */
+static int method_index(lua_State *L) {
+    return mimicl_method(L) ? 1 : mimicl_no_field(L, "");
+}
+
 void mimicl_class(lua_State *L, int b, int kind, const char *name, const luaL_Reg *methods,
                   const luaL_Reg *meta) {
     mimicl *self = lua_touserdata(L, b);
@@ -57,7 +70,9 @@ void mimicl_class(lua_State *L, int b, int kind, const char *name, const luaL_Re
     lua_createtable(L, 0, 8); /* metatable: top+1 */
     lua_newtable(L);          /* methods: top+2 */
     mimicl_functions(L, b, methods);
+    lua_pushvalue(L, b);
     lua_pushvalue(L, top + 2);
+    lua_pushcclosure(L, method_index, 2);
     lua_setfield(L, top + 1, "__index");
     for (; meta->name; meta++) {
         lua_pushvalue(L, b);
@@ -76,16 +91,8 @@ void mimicl_class(lua_State *L, int b, int kind, const char *name, const luaL_Re
     lua_settop(L, top);
 }
 
-bool mimicl_method(lua_State *L) {
-    lua_pushvalue(L, 2);
-    if (lua_rawget(L, lua_upvalueindex(2)) != LUA_TNIL)
-        return true;
-    lua_pop(L, 1);
-    return false;
-}
-
 int mimicl_raise(lua_State *L, mimicl *b) {
-    luaL_where(L, 1);
+    mimicl_where(L);
     lua_pushstring(L, mimic_message(b->ctx));
     if (mimic_name_depth(b->ctx) > b->base_depth) /* the calls that pushed are being unwound */
         mimic_set_name_depth(b->ctx, b->base_depth);
@@ -121,26 +128,6 @@ void **mimicl_malloced(lua_State *L) {
     return mimicl_new(L, MIMICL_BYTES, sizeof(void *), 0);
 }
 
-static int traceback(lua_State *L) {
-    const char *text = lua_tostring(L, 1);
-    if (!text) {
-        if (luaL_callmeta(L, 1, "__tostring") && lua_type(L, -1) == LUA_TSTRING)
-            return 1;
-        text = lua_pushfstring(L, "(error object is a %s value)", luaL_typename(L, 1));
-    }
-    luaL_traceback(L, L, text, 1);
-    return 1;
-}
-
-int mimicl_call(lua_State *L, int args, int results) {
-    int base = lua_gettop(L) - args;
-    lua_pushcfunction(L, traceback);
-    lua_insert(L, base);
-    int rc = lua_pcall(L, args, results, base);
-    lua_remove(L, base);
-    return rc;
-}
-
 /* Appends `more` to package[field] unless it is there. */
 static void add_path(lua_State *L, const char *field, const char *more) {
     lua_getglobal(L, "package");
@@ -162,7 +149,7 @@ void mimicl_open_libraries(lua_State *L) {
 
 /* Compiles an embedded module; leaves the chunk, or raises. */
 static void load_embedded(lua_State *L, const mimic_embedded *e) {
-    char chunk[128] = "@";
+    char chunk[128] = "="; /* a name no file on the disk has */
     size_t n = strlen(e->name);
     n = n < sizeof chunk - 6 ? n : sizeof chunk - 6;
     for (size_t i = 0; i < n; i++)
@@ -286,16 +273,20 @@ int mimic_lua_push(lua_State *L, mimic_ctx *ctx) {
     return mimicl_push(L, ctx, false);
 }
 
+static void keep_line(void *binding, int level, const char *text) {
+    (void)level;
+    mimicl *b = binding;
+    snprintf(b->logged, sizeof b->logged, "%s", text);
+}
+
 int luaopen_mimic(lua_State *L) {
     if (push_existing(L, NULL))
         return 1;
     mimicl *b = new_binding(L); /* first, so that an error below closes the context */
-    mimic_status status = mimic_open(NULL, &b->ctx);
+    mimic_config cfg = {.log = keep_line, .user = b};
+    mimic_status status = mimic_open(&cfg, &b->ctx);
     if (status != MIMIC_OK)
-        return luaL_error(L,
-                          "mimic: no context could be opened (%s); are MIMIC_ISA and "
-                          "MIMIC_THREADS right?",
-                          mimic_status_name(status));
+        return luaL_error(L, "%s", b->logged[0] ? b->logged : mimic_status_name(status));
     b->own = true;
     build_module(L, b, b->ctx);
     return 1;

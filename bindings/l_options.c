@@ -40,28 +40,77 @@ static int distance(const char *a, size_t na, const char *b, size_t nb) {
     return d[na][nb];
 }
 
-int mimicl_unknown(lua_State *L, const char *who, const char *what, const char *word,
-                   const char *names) {
-    char list[700] = "", hint[80] = "";
-    size_t used = 0, n_word = strlen(word);
-    int best = n_word < 4 ? 2 : 3; /* farther is no hint */
+/* The name nearest to a word among those considered so far. */
+typedef struct nearest {
+    const char *word;
+    int best;      /* its distance; at first one too far for a hint */
+    char name[64]; /* "" = none */
+} nearest;
+
+static nearest nearest_to(const char *word) {
+    return (nearest){word, strlen(word) < 4 ? 2 : 3, ""};
+}
+
+/* Of equally near names the first in alphabetical order, so that the order of a table is no matter.
+ */
+static void consider(nearest *near, const char *name, size_t n) {
+    size_t n_word = strlen(near->word);
+    int d = distance(near->word, n_word, name, n);
+    size_t common = n < n_word ? n : n_word; /* one begins with the other */
+    bool prefix = common > 2 && memcmp(near->word, name, common) == 0;
+    if (prefix && d > 1)
+        d = 1;
+    if (d > near->best || n >= sizeof near->name ||
+        (d == near->best && (!near->name[0] || strncmp(name, near->name, n) >= 0)))
+        return;
+    near->best = d;
+    snprintf(near->name, sizeof near->name, "%.*s", (int)n, name);
+}
+
+static void hint(const nearest *near, char out[96]) {
+    snprintf(out, 96, near->name[0] ? " (did you mean \"%s\"?)" : "", near->name);
+}
+
+/* Calls consider for every name of "a|b|c". */
+static void consider_list(nearest *near, const char *names) {
     for (const char *p = names; *p;) {
         size_t n = strcspn(p, "|");
-        int d = distance(word, n_word, p, n);
-        size_t common = n < n_word ? n : n_word; /* one begins with the other */
-        bool prefix = common > 2 && memcmp(word, p, common) == 0;
-        if (d < best || (prefix && best > 0 && !hint[0])) {
-            best = prefix && d > 1 ? 1 : d;
-            snprintf(hint, sizeof hint, " (did you mean \"%.*s\"?)", (int)n, p);
-        }
-        if (used < sizeof list)
-            used += (size_t)snprintf(list + used, sizeof list - used, "%s%.*s", used ? ", " : "",
-                                     (int)n, p);
+        consider(near, p, n);
         p += n;
         p += *p == '|';
     }
+}
+
+int mimicl_unknown(lua_State *L, const char *who, const char *what, const char *word,
+                   const char *names) {
+    char list[700] = "", meant[96];
+    size_t used = 0;
+    nearest near = nearest_to(word);
+    consider_list(&near, names);
+    hint(&near, meant);
+    for (const char *p = names; *p && used < sizeof list; p++)
+        used += (size_t)snprintf(list + used, sizeof list - used, *p == '|' ? ", " : "%c", *p);
     return mimicl_error(L, MIMIC_EINVAL, "%s: unknown %s \"%.60s\"%s; %s: %s", who, what, word,
-                        hint, names[0] ? "it has" : "it has none", list);
+                        meant, names[0] ? "it has" : "it has none", list);
+}
+
+int mimicl_no_field(lua_State *L, const char *more) {
+    luaL_getmetafield(L, 1, "__name");
+    const char *who = lua_tostring(L, -1);
+    if (lua_type(L, 2) != LUA_TSTRING)
+        return mimicl_error(L, MIMIC_EINVAL, "%s: no index [%s]: fields have names", who,
+                            luaL_tolstring(L, 2, NULL));
+    nearest near = nearest_to(lua_tostring(L, 2));
+    consider_list(&near, more);
+    for (lua_pushnil(L); lua_next(L, lua_upvalueindex(2)); lua_pop(L, 1)) {
+        size_t n;
+        const char *name = lua_tolstring(L, -2, &n);
+        consider(&near, name, n);
+    }
+    char meant[96];
+    hint(&near, meant);
+    return mimicl_error(L, MIMIC_EINVAL, "%s has no field or method \"%.60s\"%s", who, near.word,
+                        meant);
 }
 
 void mimicl_options(lua_State *L, int t, const char *who, const char *names) {

@@ -71,21 +71,17 @@ mimic_dtype mimicl_dtype(lua_State *L, int arg, mimic_dtype def) {
 /* The innermost line of the script that is not in the embedded library. */
 static void set_place(lua_State *L, mimicl *b) {
     lua_Debug ar;
-    for (int level = 1; level < 40 && lua_getstack(L, level, &ar); level++) {
-        lua_getinfo(L, "Sl", &ar);
-        if (ar.currentline < 0 || strncmp(ar.source, "@mimic/", 7) == 0)
-            continue;
-        if (ar.currentline == b->place_line && ar.source == b->place_source &&
-            strcmp(ar.short_src, b->place_short) == 0)
-            return;
-        char place[LUA_IDSIZE + 16];
-        snprintf(place, sizeof place, "%s:%d", ar.short_src, ar.currentline);
-        mimic_set_place(b->ctx, place);
-        b->place_line = ar.currentline;
-        b->place_source = ar.source;
-        memcpy(b->place_short, ar.short_src, sizeof b->place_short);
+    int level = 1;
+    if (!mimicl_script_line(L, &level, &ar) ||
+        (ar.currentline == b->place_line && ar.source == b->place_source &&
+         strcmp(ar.short_src, b->place_short) == 0))
         return;
-    }
+    char place[LUA_IDSIZE + 16];
+    snprintf(place, sizeof place, "%s:%d", ar.short_src, ar.currentline);
+    mimic_set_place(b->ctx, place);
+    b->place_line = ar.currentline;
+    b->place_source = ar.source;
+    memcpy(b->place_short, ar.short_src, sizeof b->place_short);
 }
 
 enum {
@@ -373,8 +369,10 @@ static int tensor_index(lua_State *L) {
     tensor_box *box = lua_touserdata(L, 1);
     lua_pushvalue(L, 2);
     int type = lua_rawget(L, lua_upvalueindex(2));
+    if (type == LUA_TNIL)
+        return mimicl_no_field(L, "");
     if (type != LUA_TNUMBER)
-        return 1; /* a method, or nil */
+        return 1; /* a method */
     if (!box->t)
         return luaL_error(L, "this tensor was never made: its call failed");
     const mimic_tensor *t = box->t;

@@ -7,7 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { FAILED = 1, STOPPED = 130 };
+enum { FAILED = 1, USAGE = 2, STOPPED = 130 };
 
 /* What a signal handler can reach: the count, and the state to stop. */
 static volatile sig_atomic_t interrupts;
@@ -174,6 +174,7 @@ static int run_protected(lua_State *L) {
     int rc;
     mimicl_open_libraries(L);
     luaopen_mimic(L);
+    w->code = 0;
     lua_pushcfunction(L, interrupted);
     lua_setfield(L, -2, "interrupted");
     lua_settop(L, 0);
@@ -200,7 +201,7 @@ static int run_protected(lua_State *L) {
 }
 
 int main(int argc, char **argv) {
-    words w = {argc, argv, 0};
+    words w = {argc, argv, USAGE}; /* until mimic is open: its environment is at fault */
     lua_State *L = luaL_newstate();
     if (!L) {
         fputs("mimic: no memory for a Lua state\n", stderr);
@@ -213,7 +214,7 @@ int main(int argc, char **argv) {
     lua_pushlightuserdata(L, &w);
     if (lua_pcall(L, 1, 0, 0) != LUA_OK) {
         complain(L);
-        w.code = interrupts ? STOPPED : FAILED;
+        w.code = interrupts ? STOPPED : w.code ? w.code : FAILED;
     }
     running = NULL;
     lua_close(L);

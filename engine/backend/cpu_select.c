@@ -1,7 +1,7 @@
 /* Chooses among the CPU backends this program holds: the best the machine runs, or one by name. */
 #include "ops/op_impl.h"
 
-#include <stdlib.h>
+#include <stdio.h>
 #include <string.h>
 
 extern const mimic_backend mimic_cpu_base_backend;
@@ -12,7 +12,7 @@ extern const mimic_backend mimic_cpu_avx2_backend;
 extern const mimic_backend mimic_cpu_avx512_backend;
 #endif
 
-const mimic_backend *mimic_cpu_backend(const char *isa) {
+const mimic_backend *mimic_cpu_backend(const char *isa, char *names, size_t size) {
     struct {
         const char *name;
         const mimic_backend *backend;
@@ -31,10 +31,15 @@ const mimic_backend *mimic_cpu_backend(const char *isa) {
 #endif
         {"base", &mimic_cpu_base_backend, true},
     };
-    if (!isa)
-        isa = getenv("MIMIC_ISA");
-    for (size_t i = 0; i < sizeof choices / sizeof *choices; i++)
-        if (choices[i].runs && (!isa || strcmp(isa, choices[i].name) == 0))
+    size_t used = 0;
+    for (size_t i = 0; i < sizeof choices / sizeof *choices; i++) {
+        if (!choices[i].runs)
+            continue;
+        if (!isa || strcmp(isa, choices[i].name) == 0)
             return choices[i].backend;
+        if (used < size)
+            used += (size_t)snprintf(names + used, size - used, "%s%s", used ? ", " : "",
+                                     choices[i].name);
+    }
     return NULL;
 }

@@ -1,15 +1,35 @@
 /* Life of a context: opens the parts in order, closes them in reverse. No globals. */
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "core/ctx.h"
 #include "ops/op_impl.h"
 
+/* Without a context there is no message: the host's log learns why. */
+static void tell(const mimic_config *c, const char *text) {
+    if (c->log)
+        c->log(c->user, 3, text);
+}
+
+/* The kernels asked for, or NULL after saying which there are. */
+static const mimic_backend *choose_backend(const mimic_config *c) {
+    const char *env = getenv("MIMIC_ISA");
+    const char *isa = c->isa ? c->isa : env && env[0] ? env : NULL;
+    char names[64] = "", text[256];
+    const mimic_backend *backend = mimic_cpu_backend(isa, names, sizeof names);
+    snprintf(text, sizeof text, "%s \"%.60s\": this machine and build have %s",
+             c->isa ? "isa" : "MIMIC_ISA", isa ? isa : "", names);
+    if (!backend)
+        tell(c, text);
+    return backend;
+}
+
 mimic_status mimic_open(const mimic_config *cfg, mimic_ctx **out) {
     *out = NULL;
     mimic_config c = cfg ? *cfg : (mimic_config){0};
     mimic_alloc_init(&c);
-    const mimic_backend *backend = mimic_cpu_backend(c.isa ? c.isa : getenv("MIMIC_ISA"));
+    const mimic_backend *backend = choose_backend(&c);
     if (!backend)
         return MIMIC_EUNSUPPORTED;
     mimic_ctx *ctx = c.alloc(c.user, sizeof *ctx);
@@ -32,6 +52,7 @@ mimic_status mimic_open(const mimic_config *cfg, mimic_ctx **out) {
     *out = ctx;
     return MIMIC_OK;
 fail:
+    tell(&c, ctx->message && ctx->message[0] ? ctx->message : mimic_status_name(st));
     mimic_close(ctx);
     return st;
 }

@@ -171,12 +171,21 @@ void mimic_threads_close(mimic_ctx *ctx) {
     ctx->threads = NULL;
 }
 
-static int default_threads(void) {
+/* MIMIC_THREADS, or the cores this process may use; 0 after setting the message. */
+static int default_threads(mimic_ctx *ctx) {
     const char *env = getenv("MIMIC_THREADS");
-    if (env && atoi(env) > 0)
-        return atoi(env);
+    if (env && env[0]) {
+        char *end;
+        long n = strtol(env, &end, 10);
+        if (*end == 0 && n >= 1 && n <= MAX_THREADS)
+            return (int)n;
+        mimic_fail(ctx, MIMIC_EINVAL, "MIMIC_THREADS \"%.60s\": a number from 1 to %d expected",
+                   env, MAX_THREADS);
+        return 0;
+    }
     cpu_set_t set;
-    return sched_getaffinity(0, sizeof set, &set) == 0 ? CPU_COUNT(&set) : 1;
+    int cores = sched_getaffinity(0, sizeof set, &set) == 0 ? CPU_COUNT(&set) : 1;
+    return cores < MAX_THREADS ? cores : MAX_THREADS;
 }
 
 /* Starts the workers with all signals blocked, so that the host's handlers run on the host's
@@ -196,10 +205,10 @@ static bool start_workers(mimic_threads_pool *p, int threads) {
 }
 
 mimic_status mimic_threads_init(mimic_ctx *ctx, int threads) {
-    if (threads <= 0)
-        threads = default_threads();
+    if (threads <= 0 && (threads = default_threads(ctx)) == 0)
+        return MIMIC_EINVAL;
     if (threads > MAX_THREADS)
-        threads = MAX_THREADS;
+        return mimic_fail(ctx, MIMIC_EINVAL, "threads: %d is more than %d", threads, MAX_THREADS);
     size_t bytes = sizeof(mimic_threads_pool) + (size_t)(threads - 1) * sizeof(worker);
     mimic_threads_pool *p = mimic_alloc_raw(ctx, bytes);
     if (!p)

@@ -317,3 +317,14 @@ done:
     free(e);
     return s;
 }
+
+#define TEXT(x) TEXT_(x)
+#define TEXT_(x) #x
+
+const char *mimic_jpeg_version(void) {
+#ifdef LIBJPEG_TURBO_VERSION
+    return "libjpeg-turbo " TEXT(LIBJPEG_TURBO_VERSION);
+#else
+    return "libjpeg " TEXT(JPEG_LIB_VERSION);
+#endif
+}

@@ -140,7 +140,8 @@ struct mimic_backend {
 };
 /* Best CPU variant for this machine, or the one named by cfg.isa. NULL if that one cannot run here.
  */
-const mimic_backend *mimic_cpu_backend(const char *isa);
+/* By name, or the best for NULL; without one NULL, and `names` lists what there is. */
+const mimic_backend *mimic_cpu_backend(const char *isa, char *names, size_t size);
 
 mimic_status mimic_tape_init(mimic_ctx *ctx);
 void mimic_tape_close(mimic_ctx *ctx);

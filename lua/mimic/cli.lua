@@ -113,13 +113,26 @@ function cli.command_of(word)
     cli.fail(cli.USAGE, "no command '%s'%s; `mimic help` lists them", word, suggest.hint(word, commands))
 end
 
-local valued = { ["-C"] = true, ["--db"] = true }
+local valued = { ["-C"] = "a folder", ["--db"] = "a file", ["-e"] = "Lua code" }
+local bare = { ["-q"] = true, ["--quiet"] = true, ["-h"] = true, ["--help"] = true, ["-V"] = true,
+    ["--version"] = true }
+
+local function check_option(word, value)
+    local name = word:match("^(%-%-%w+)=") or word
+    if valued[name] then
+        if name == word and not value then cli.fail(cli.USAGE, "%s needs %s", word, valued[word]) end
+    elseif not bare[word] then
+        local known = { "-C", "--db", "-e", "-i", "--quiet", "--help", "--version" }
+        cli.fail(cli.USAGE, "no option '%s'%s; `mimic --help` lists them", word, suggest.hint(word, known))
+    end
+end
 
 -- Words before the command are global options: they are moved behind it, where the parser knows them.
 local function split(words)
     local i, front = 1, {}
     while i <= #words and words[i]:sub(1, 1) == "-" do
         front[#front + 1] = words[i]
+        check_option(words[i], words[i + 1])
         if valued[words[i]] then
             i = i + 1
             front[#front + 1] = words[i]
@@ -142,8 +155,9 @@ local function dispatch(words)
         for _, w in ipairs(rest) do
             if w == "--version" or w == "-V" then print("mimic " .. m.version) return cli.DONE end
         end
+        if #words > 0 and not wants_help then cli.fail(cli.USAGE, "no command; `mimic --help` lists them") end
         print(cli.overview())
-        return (#words == 0 or wants_help) and cli.DONE or cli.USAGE
+        return cli.DONE
     end
     local p, command = cli.parser(cli.command_of(word))
     if wants_help then
@@ -170,7 +184,7 @@ function cli.main(words)
     if program and program:find("/", 1, true) then require("mimic.experiment").options.program = program end
     local ok, code = xpcall(dispatch, function(e)
         if getmetatable(e) == Exit then return e end
-        return debug.traceback(tostring(e), 2)
+        return (m.fault(e, 2))
     end, words)
     local closed, why = pcall(function()
         require("mimic.query").close()

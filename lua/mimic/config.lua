@@ -3,7 +3,7 @@
 local origin = require "mimic.origin"
 local suggest = require "mimic.suggest"
 
-local config = {}
+local config = { refused = false }
 
 local store = setmetatable({}, { __mode = "k" }) -- frozen proxy -> the table behind it
 local places = setmetatable({}, { __mode = "k" }) -- frozen proxy -> {origins, prefix}
@@ -13,11 +13,12 @@ local whole = { -- keys whose value counts something
     epochs = true, batch = true, accumulate = true, views = true, log_every = true, checkpoint_epochs = true,
     img = true, patch = true, dim = true, depth = true, heads = true,
 }
-config.made = nil -- a list here takes every configuration that m.config makes: `mimic config`
+config.made = false -- a list here takes every configuration that m.config makes: `mimic config`
 local common = { "seed", "seeds" } -- keys that every configuration may hold
 
--- A configuration that cannot be taken: the message is kept, so that the command can tell this from a
--- fault of the script.
+---Ends the script with a message about what it, or its command line, asks for. The message is kept, so that
+---the command can tell such a usage error from a fault.
+---@param ... any as for string.format
 function config.refuse(...)
     config.refused = string.format(...)
     error(config.refused, 0)

@@ -65,9 +65,8 @@ end
 ---@return table
 function environment.collect(db)
     local env = environment.hardware()
-    local jpeg = m.image.version
     env.mimic, env.lua, env.sqlite = m.version, _VERSION, db:first("SELECT sqlite_version() AS v").v
-    env.jpeg = type(jpeg) == "string" and jpeg or nil
+    env.jpeg = m.image.jpeg_version
     env.kernel, env.host = first_line("/proc/sys/kernel/osrelease"), m.sys.hostname()
     return env
 end

@@ -46,7 +46,7 @@ local function task_of(kind)
         for _, k in ipairs(kinds) do known = known or k == kind end
         if not known then
             local hint = require("mimic.suggest").hint(tostring(kind), kinds)
-            error(("no task '%s'%s; the tasks are %s"):format(kind, hint, table.concat(kinds, ", ")), 0)
+            config.refuse("no task '%s'%s; the tasks are %s", kind, hint, table.concat(kinds, ", "))
         end
         tasks[kind] = require("mimic." .. kind)
     end
@@ -164,12 +164,6 @@ local function lock(store, row)
     return handle
 end
 
--- A crash report for the screen and the database: what a handler of xpcall returns.
-local function with_traceback(e)
-    if e == Run.Stop then return e end
-    return debug.traceback(tostring(e), 2)
-end
-
 local function execute(store, run, task, env)
     local row = store:run(run.id)
     local held <close> = lock(store, row) -- luacheck: ignore held
@@ -185,7 +179,12 @@ local function execute(store, run, task, env)
     local before = config.json(run.config)
     m.reset_peak()
     m.interrupted() -- asked once, Ctrl-C waits for the task to finish its step
-    local ok, err = xpcall(task.run, with_traceback, run)
+    local trace -- for the database; the screen gets the message and the script's own lines
+    local ok, err = xpcall(task.run, function(e)
+        if e == Run.Stop then return e end
+        e, trace = m.fault(e, 2)
+        return e
+    end, run)
     progress.finish()
     if ok and config.json(run.config) ~= before then
         ok, err = false, "the task changed its configuration while it ran"
@@ -198,7 +197,7 @@ local function execute(store, run, task, env)
     end
     local stopped = err == Run.Stop or m.interrupted() > 0
     run.state = stopped and "interrupted" or "failed"
-    local saved, why = pcall(store.finish, store, run.id, run.state, not stopped and err or nil)
+    local saved, why = pcall(store.finish, store, run.id, run.state, not stopped and (trace or err) or nil)
     if not saved then complain("%s: its end could not be recorded: %s", run:label(), why) end
     if not stopped then complain("%s failed: %s", run:label(), err) end
     local kept = run.saved and "saved at step " .. run.saved or "nothing saved yet, begins anew"
@@ -229,7 +228,7 @@ local function one(self, spec, seed)
     local cfg = config.resolve(spec.config or {}, task.defaults, others, spec.kind)
     if seed then cfg.seed = seed end
     if math.type(cfg.seed) ~= "integer" or cfg.seed < 0 then
-        error("seed: expected a whole number >= 0", 0)
+        config.refuse("seed: expected a whole number >= 0")
     end
     local name = spec.name or spec.kind
     local planned = { kind = spec.kind, name = name, seed = cfg.seed, state = "planned" }
@@ -296,7 +295,7 @@ function Experiment:run(spec)
         if not ({ kind = 1, name = 1, config = 1, parent = 1, seeds = 1 })[k] then
             local known = { "kind", "name", "config", "parent", "seeds" }
             local hint = require("mimic.suggest").hint(tostring(k), known)
-            error(("exp:run has no field '%s'%s"):format(tostring(k), hint), 2)
+            config.refuse("exp:run has no field '%s'%s", tostring(k), hint)
         end
     end
     if not spec.seeds then return one(self, spec) end
@@ -305,7 +304,7 @@ function Experiment:run(spec)
         if not math.tointeger(spec.seeds[i]) then list = 0 break end
     end
     if list == 0 then
-        error(("seeds is a list of whole numbers, such as [0,1,2], not %s"):format(tostring(spec.seeds)), 0)
+        config.refuse("seeds is a list of whole numbers, such as [0,1,2], not %s", tostring(spec.seeds))
     end
     local out = setmetatable({}, Group)
     for i = 1, #spec.seeds do out[i] = one(self, spec, spec.seeds[i]) end

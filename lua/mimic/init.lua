@@ -1,13 +1,41 @@
 -- Run once with the module table when it is opened: makes the Lua part of the library appear in it. m.nn is
--- `require "mimic.nn"` at its first use, and so for every module of lua/mimic.
+-- `require "mimic.nn"` at its first use, and so for every module of lua/mimic. A field that is not there is
+-- an error with the nearest name, in m and in its modules.
 local m = ...
+
+local function refuse(t, label, name, more)
+    if type(name) ~= "string" or name:find("^_") then return nil end -- as of other programs: __index
+    local known = more or {}
+    for key in next, t do
+        if type(key) == "string" then known[#known + 1] = key end
+    end
+    error(("%s has no field '%s'%s"):format(label, name, require("mimic.suggest").hint(name, known)), 2)
+end
+
+local function strict(t, label)
+    local meta = getmetatable(t) or {}
+    if meta.__index then return end
+    meta.__index = function(_, name) return refuse(t, label, name) end
+    setmetatable(t, meta)
+end
 
 local function load_lazily(_, name)
     local module = type(name) == "string" and "mimic." .. name
-    if not module or not package.preload[module] then return nil end
+    if not module or not package.preload[module] then
+        local modules = {}
+        for key in pairs(package.preload) do
+            local own = type(key) == "string" and key:match("^mimic%.([%w_]+)$")
+            if own then modules[#modules + 1] = own end
+        end
+        return refuse(m, "mimic", name, modules)
+    end
     local value = require(module)
+    if type(value) == "table" then strict(value, "mimic." .. name) end
     rawset(m, name, value)
     return value
 end
 
+for _, name in ipairs { "sys", "db", "data", "image", "safetensors" } do
+    strict(rawget(m, name), "mimic." .. name)
+end
 setmetatable(m, { __index = load_lazily, __name = "mimic" })

@@ -22,6 +22,11 @@ static void opens_and_closes(void **state) {
     mimic_close(NULL);
 }
 
+static void keep_text(void *text, int level, const char *line) {
+    assert_int_equal(level, 3);
+    snprintf(text, 256, "%s", line);
+}
+
 static void isa_by_name(void **state) {
     (void)state;
     mimic_ctx *ctx = (mimic_ctx *)&ctx;
@@ -29,12 +34,16 @@ static void isa_by_name(void **state) {
     assert_int_equal(mimic_open(&cfg, &ctx), MIMIC_OK);
     assert_string_equal(mimic_isa(ctx), "base");
     mimic_close(ctx);
-    cfg.isa = "abacus";
+    char why[256] = "";
+    cfg = (mimic_config){.isa = "abacus", .threads = 1, .log = keep_text, .user = why};
     assert_int_equal(mimic_open(&cfg, &ctx), MIMIC_EUNSUPPORTED);
     assert_null(ctx);
+    assert_ptr_equal(strstr(why, "isa \"abacus\": this machine and build have "), why);
+    assert_non_null(strstr(why, "base"));
     cfg.isa = NULL;
-    setenv("MIMIC_ISA", "abacus", 1);
+    setenv("MIMIC_ISA", "counting frame", 1);
     assert_int_equal(mimic_open(&cfg, &ctx), MIMIC_EUNSUPPORTED);
+    assert_ptr_equal(strstr(why, "MIMIC_ISA \"counting frame\": "), why);
     setenv("MIMIC_ISA", "base", 1);
     assert_int_equal(mimic_open(&cfg, &ctx), MIMIC_OK);
     assert_string_equal(mimic_isa(ctx), "base");
@@ -306,6 +315,21 @@ static void threads_come_from_the_environment(void **state) {
     assert_int_equal(mimic_threads(ctx), 1);
     assert_int_equal(mimic_set_threads(ctx, 0), MIMIC_EINVAL);
     assert_int_equal(mimic_threads(ctx), 1);
+    mimic_close(ctx);
+    cfg.threads = 257;
+    assert_int_equal(mimic_open(&cfg, &ctx), MIMIC_EINVAL);
+    const char *const wrong[] = {"many", "0", "-1", "2x", "257", "99999999999999999999"};
+    for (size_t i = 0; i < sizeof wrong / sizeof *wrong; i++) {
+        char why[256] = "";
+        cfg = (mimic_config){.log = keep_text, .user = why};
+        setenv("MIMIC_THREADS", wrong[i], 1);
+        assert_int_equal(mimic_open(&cfg, &ctx), MIMIC_EINVAL);
+        assert_null(ctx);
+        assert_non_null(strstr(why, "a number from 1 to 256 expected"));
+        assert_non_null(strstr(why, wrong[i]));
+    }
+    setenv("MIMIC_THREADS", "", 1); /* as if it were not set */
+    assert_int_equal(mimic_open(NULL, &ctx), MIMIC_OK);
     mimic_close(ctx);
     unsetenv("MIMIC_THREADS");
 }

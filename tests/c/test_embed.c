@@ -165,7 +165,7 @@ static void script_failures(void **state) {
                                      "error 'on purpose: 100%'");
     assert_int_equal(mimic_run_file(ctx, path_of("fails.lua"), 0, NULL), MIMIC_EINVAL);
     assert_non_null(strstr(mimic_message(ctx), "fails.lua:5: on purpose: 100%"));
-    assert_non_null(strstr(mimic_message(ctx), "stack traceback"));
+    assert_null(strchr(mimic_message(ctx), '\n'));
     assert_int_equal(mimic_name_depth(ctx), 0);
     assert_int_equal(mimic_scope_depth(ctx), 0);
     assert_true(mimic_grad_enabled(ctx));

@@ -67,8 +67,10 @@ end
 
 function TestCommands.test_usage_errors()
     for words, text in pairs {
-        ["rnu"] = "did you mean run?", ["run"] = "missing argument",
-            ["run nosuch.lua"] = "no script nosuch.lua",
+        ["rnu"] = "did you mean run?", ["quer"] = "did you mean query?", ["run"] = "missing argument",
+        ["--bogus"] = "no option '--bogus'", ["--versoin"] = "did you mean --version?",
+        ["--db"] = "needs a file", ["-e"] = "needs Lua code", ["-q"] = "no command",
+        ["run nosuch.lua"] = "no script nosuch.lua",
         ["run toy.lua toy.stesp=3"] = "did you mean toy.steps", ["run toy.lua steps"] = "key=value",
         ["ls --bogus"] = "unknown option", ["help op layernrom"] = "did you mean layernorm",
         ["bench --only vit-x"] = "did you mean vit-", ["-C nosuch ls"] = "-C nosuch",
@@ -144,11 +146,12 @@ end
 function TestCommands.test_a_failed_run_is_summed_up_and_shown()
     local code, _, err = run "run toy.lua toy.fail=true"
     lu.assertEquals(code, 1)
-    lu.assertStrContains(err, "told to fail")
+    lu.assertStrContains(err, "first seed 0 failed: toy.lua:6: told to fail\n  called from toy.lua:12")
+    lu.assertNotStrContains(err, "traceback") -- that is in the database
     lu.assertStrContains(err, "saved at step 2; continue with")
     lu.assertStrContains(err, "mimic run toy.lua toy.fail=true")
     lu.assertStrContains(err, "1 of 1 runs failed")
-    lu.assertStrContains(ok "show 1", "told to fail")
+    lu.assertStrContains(ok "show 1", "toy.lua:6: told to fail\n    stack traceback:")
     lu.assertStrContains(ok "ls --state failed", "failed")
     lu.assertEquals((run "resume 1"), 1) -- fails again at the same place
     lu.assertStrContains(ok "show 1", "attempt 2")

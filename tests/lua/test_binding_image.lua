@@ -24,7 +24,8 @@ function TestImage:test_properties()
     lu.assertAlmostEquals(g, 227 / 6, 1e-9)
     lu.assertAlmostEquals(b, 269 / 6, 1e-9)
     lu.assertEquals(img:tensor().shape, { 3, 2, 3 })
-    lu.assertNil(img.nothing)
+    lu.assertErrorMsgContains('did you mean "height"', function() return img.hieght end)
+    lu.assertStrContains(m.image.jpeg_version, "libjpeg")
 end
 
 function TestImage:test_operators()

@@ -134,7 +134,7 @@ function TestMessages:test_tensors_know_their_line()
 end
 
 function TestMessages:test_lines_of_the_library_are_skipped()
-    local f = load("local m, x = ... ; return m.relu(x)", "@mimic/nn.lua")
+    local f = load("local m, x = ... ; return m.relu(x)", "=mimic/nn.lua")
     local line = debug.getinfo(1, "l").currentline + 1
     local y = f(m, m.zeros { 2 })
     lu.assertStrContains(tostring(y), "test_binding_op.lua:" .. line)

@@ -35,16 +35,27 @@ function TestRunner:test_file_and_arguments()
     lu.assertEquals({ run_script(source) }, { "2.0\n", 3 })
 end
 
-function TestRunner:test_errors_have_a_traceback()
+function TestRunner:test_errors_show_the_lines_of_the_script()
     local text, code = run_script [[
         local m = require "mimic" local function f()
             m.zeros { 2 }:matmul(m.zeros { 3 })
         end
         f()]]
     lu.assertStrContains(text, "mimic: " .. script .. ":2: matmul: ")
-    lu.assertStrContains(text, "stack traceback:")
-    lu.assertStrContains(text, script .. ":4: in main chunk")
+    lu.assertStrContains(text, "\n  called from " .. script .. ":4\n")
+    lu.assertNotStrContains(text, "traceback")
     lu.assertEquals(code, 1)
+    text, code = run_script [[
+        local m = require "mimic"
+        local net = m.nn.Sequential { { "0", m.nn.Linear(4, 8) } }
+        net(m.zeros { 2, 5 })]]
+    lu.assertEquals({ text, code }, { "mimic: " .. script .. ":3: sequential.0: linear: x has 5 features, " ..
+        "the weight takes 4: x [2,5], weight [8,4], bias [8]\n", 1 })
+    text = run_script("require('mimic').vit.new { img = {} }") -- trips the library: its place is shown
+    lu.assertStrContains(text, "mimic: " .. script .. ":1: mimic/vit.lua:")
+    lu.assertStrContains(text, "stack traceback:")
+    text = run_script("error 'x'", "", "MIMIC_TRACE=1")
+    lu.assertStrContains(text, "stack traceback:")
     text, code = run_script "x ="
     lu.assertStrContains(text, script .. ":1: unexpected symbol")
     lu.assertEquals(code, 1)

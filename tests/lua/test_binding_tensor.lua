@@ -142,10 +142,27 @@ function TestTensor:test_free_gives_the_bytes_back()
     lu.assertStrContains(tostring(t), "freed")
 end
 
-function TestTensor:test_unknown_members_are_nil()
-    lu.assertNil(m.zeros({ 1 }).nothing)
-    lu.assertNil(m.nothing)
-    lu.assertNil(m.zeros({ 1 })[1])
+function TestTensor:test_unknown_members_are_errors_with_the_nearest_name()
+    local t = m.zeros { 1 }
+    for text, f in pairs {
+        ['no field or method "shpae" (did you mean "shape"?)'] = function() return t.shpae end,
+        ['"reul" (did you mean "relu"?)'] = function() return t:reul() end,
+        ['no field or method "nothing"'] = function() return t.nothing end,
+        ["no index [1]"] = function() return t[1] end,
+        ["no field 'zero' (did you mean zeros"] = function() return m.zero { 2 } end,
+        ["no field 'ViT' (did you mean vit?)"] = function() return m.ViT end,
+        ["mimic.nn has no field 'Linera' (did you mean Linear?)"] = function() return m.nn.Linera end,
+        ["mimic.data has no field 'opne' (did you mean open?)"] = function() return m.data.opne end,
+        ['mimic.rng has no field or method "unifrom" (did you mean "uniform"?)'] = function()
+            return m.rng(1):unifrom()
+        end,
+    } do
+        local ok, message = pcall(f)
+        lu.assertFalse(ok)
+        lu.assertStrContains(message, text)
+        lu.assertStrContains(message, "test_binding_tensor.lua:")
+    end
+    lu.assertNil(m.__index) -- what other programs look for
 end
 
 function TestTensor:test_foreign_objects_are_refused()

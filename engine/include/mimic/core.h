@@ -35,12 +35,13 @@ typedef struct mimic_config {
     void (*log)(void *user, int level, const char *text);
     void *user;
     uint64_t seed;       /* [0] key of every random number of the context */
-    int threads;         /* [number of cores, or MIMIC_THREADS] the caller included */
+    int threads;         /* [number of cores, or MIMIC_THREADS] 1 to 256, the caller included */
     size_t memory_limit; /* [none] bytes of tensor memory beyond which is MIMIC_ENOMEM */
     const char *isa;     /* [best, or MIMIC_ISA] "base", "avx2", "avx512": CPU kernels to use */
 } mimic_config;
 
-/* Opens a context. On failure *out is NULL and only the status tells (no context, no message). */
+/* Opens a context. On failure *out is NULL and cfg->log is told why: there is no context to hold a
+ * message. */
 mimic_status mimic_open(const mimic_config *cfg, mimic_ctx **out);
 /* Joins threads, frees everything the context owns. NULL is allowed. Tensor references that are
  * still held stay valid as empty handles ("freed with its context") and may be released then. */

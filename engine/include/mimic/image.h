@@ -34,6 +34,7 @@ mimic_status mimic_jpeg_read(const char *path, mimic_image *out, mimic_err *err)
 /* Baseline JPEG of quality 1-100; *data is malloc'ed. */
 mimic_status mimic_jpeg_encode(const mimic_image *img, int quality, uint8_t **data, size_t *size,
                                mimic_err *err);
+const char *mimic_jpeg_version(void); /* "libjpeg-turbo 2.1.5" */
 
 typedef enum mimic_filter { MIMIC_BILINEAR, MIMIC_BICUBIC } mimic_filter;
 

@@ -54,8 +54,7 @@ function command.execute(script)
     local chunk, why = load(script.text, "@" .. script.path, "t")
     if not chunk then cli.fail(cli.USAGE, "%s", why) end
     local ok, err = xpcall(chunk, function(e)
-        if e == Run.Stop then return e end
-        return debug.traceback(tostring(e), 2)
+        return e == Run.Stop and e or (m.fault(e, 2))
     end, table.unpack(script.words))
     progress.finish()
     if not ok and err == Run.Stop then
@@ -63,7 +62,7 @@ function command.execute(script)
     end
     if not ok then
         if m.interrupted() > 0 then cli.fail(cli.STOPPED, "stopped") end
-        if refused(err) then cli.fail(cli.USAGE, "%s", config.refused) end
+        if refused(err) then cli.fail(cli.USAGE, "%s", err) end
         cli.fail(cli.FAILED, "%s", err)
     end
     local unused = override.unused()
