@@ -149,7 +149,7 @@ static int loader_new(lua_State *L) {
     mimic_dataset *d = dataset(L, 1);
     mimicl_options(L, 2, "m.data.loader",
                    "batch|views|shuffle|balanced|drop_last|workers|ahead|seed|skip_damaged|cache|"
-                   "transform");
+                   "transform|second");
     int64_t cache = mimicl_integer(L, 2, "cache", 0);
     mimic_loader_config cfg = {
         .batch = mimicl_int(L, 2, "batch", 1),
@@ -166,6 +166,8 @@ static int loader_new(lua_State *L) {
     if (lua_getfield(L, 2, "transform") != LUA_TTABLE)
         mimicl_error(L, MIMIC_EINVAL, "m.data.loader: transform, a table with a size, is missing");
     mimicl_transform(L, -1, &cfg.transform);
+    if (lua_getfield(L, 2, "second") != LUA_TNIL)
+        mimicl_transform(L, -1, &cfg.second);
     loader_box *box = mimicl_new(L, MIMICL_LOADER, sizeof *box, 1);
     lua_pushvalue(L, 1);
     lua_setiuservalue(L, -2, 1);

@@ -13,6 +13,17 @@ static mimic_status check(mimic_ctx *ctx, const mimic_dataset *data,
     mimic_err err;
     if (mimic_transform_check(&cfg->transform, &err) != MIMIC_OK)
         return mimic_fail(ctx, MIMIC_EINVAL, "%s", err.text);
+    if (cfg->second.size) {
+        if (mimic_transform_check(&cfg->second, &err) != MIMIC_OK)
+            return mimic_fail(ctx, MIMIC_EINVAL, "second %s", err.text);
+        if (cfg->second.size != cfg->transform.size ||
+            cfg->second.pre_resize != cfg->transform.pre_resize)
+            return mimic_fail(ctx, MIMIC_EINVAL,
+                              "loader: size and pre_resize of the second transform (%d, %d) differ "
+                              "from the first's (%d, %d)",
+                              cfg->second.size, cfg->second.pre_resize, cfg->transform.size,
+                              cfg->transform.pre_resize);
+    }
     if (cfg->batch < 1 || cfg->batch > 1 << 20)
         return mimic_fail(ctx, MIMIC_EINVAL, "loader: batch = %d", cfg->batch);
     if (cfg->views < 0 || cfg->views > 16)

@@ -72,7 +72,8 @@ static mimic_status make_item(mimic_worker *w, mimic_slot *slot, int item, int64
         mimic_rng_init(&rng, l->cfg.seed, MIMIC_STREAM_PICTURE | (uint32_t)v << 24 | turn,
                        (uint64_t)l->epoch << 32 | (uint64_t)first);
         float *out = slot->images + ((size_t)v * (size_t)slot->n + (size_t)item) * l->picture;
-        s = mimic_transform_apply(&l->cfg.transform, &picture, &rng, &w->scratch, out, err);
+        const mimic_transform *t = v > 0 && l->cfg.second.size ? &l->cfg.second : &l->cfg.transform;
+        s = mimic_transform_apply(t, &picture, &rng, &w->scratch, out, err);
         if (s != MIMIC_OK) {
             char text[sizeof err->text];
             snprintf(text, sizeof text, "%s", err->text);

@@ -19,8 +19,9 @@ contrastive.defaults = {
     visual_fail = "ignored",  -- what a positive below it becomes: ignored | negative
 }
 
--- i32 [n]: 0..n-1, the sample each anchor is.
-local function identity(n)
+--- i32 [n]: 0..n-1, the sample each anchor is.
+---@param n integer
+function contrastive.identity(n)
     local list = {}
     for i = 1, n do list[i] = i - 1 end
     return m.tensor(list, "i32")
@@ -47,7 +48,7 @@ end
 function contrastive.scl(z, labels, classes, c)
     c = c or contrastive.defaults
     local y = m.onehot(labels, { classes = classes })
-    local self_index = identity(labels.shape[1])
+    local self_index = contrastive.identity(labels.shape[1])
     local pos, cand = m.mscl_masks(y, y, self_index, self_index, { dist = "tv", t = 0.5 })
     return reduce(z, z, pos, cand, c), { pos = pos, cand = cand }
 end
@@ -111,7 +112,7 @@ end
 function contrastive.mscl_eq(clean, mixed, partner, c)
     c = c or contrastive.defaults
     local n = clean.z.shape[1]
-    local self_index = identity(n)
+    local self_index = contrastive.identity(n)
     local set = { labels = mixed.labels, a = self_index, b = partner, features = mixed.features }
     local pos, cand = masks(clean.labels, set, c, c.exclude_self, clean.features)
     local zc = mixed.z
@@ -135,7 +136,7 @@ end
 ---@return any loss, table parts {pos, cand}
 function contrastive.mscl_alg(mixed, c)
     c = c or contrastive.defaults
-    local self_index = identity(mixed.z.shape[1])
+    local self_index = contrastive.identity(mixed.z.shape[1])
     local set = { labels = mixed.labels, a = self_index, b = self_index, features = mixed.features }
     local pos, cand = masks(mixed.labels, set, c, true, mixed.features)
     return reduce(mixed.z, mixed.z, pos, cand, c), { pos = pos, cand = cand }

@@ -31,7 +31,8 @@ local environment_row, source_of -- filled once per process
 
 ---Makes a kind of run of the user's own.
 ---@param kind string
----@param task {defaults: table, run: fun(run: table)}
+---@param task {defaults: table, run: fun(run: table), defaults_of: (fun(given: table): table)?}
+--- defaults_of gives the defaults that hold for a configuration; `defaults` then knows every key
 function experiment.task(kind, task)
     if type(task) ~= "table" or type(task.run) ~= "function" or type(task.defaults) ~= "table" then
         error("m.experiment.task(kind, {defaults = {...}, run = function(run) ... end})", 2)
@@ -223,9 +224,11 @@ local function one(self, spec, seed)
     end
     local others = {}
     for _, kind in ipairs(kinds) do
-        if kind ~= spec.kind then others[#others + 1] = task_of(kind).defaults end
+        if kind ~= spec.kind or task.defaults_of then others[#others + 1] = task_of(kind).defaults end
     end
-    local cfg = config.resolve(spec.config or {}, task.defaults, others, spec.kind)
+    local given = spec.config or {}
+    local defaults = task.defaults_of and task.defaults_of(given) or task.defaults
+    local cfg = config.resolve(given, defaults, others, spec.kind)
     if seed then cfg.seed = seed end
     if math.type(cfg.seed) ~= "integer" or cfg.seed < 0 then
         config.refuse("seed: expected a whole number >= 0")

@@ -56,8 +56,11 @@ function mae.masking(noise, ratio)
     return keep, restore, m.gather_rows(mask, restore)
 end
 
---- images [B,C,H,W], noise [B,Np] -> latent [B,1+M,D] after the norm, mask [B,Np], restore [B,Np].
-function MAE:encode(images, noise, ratio)
+--- The visible tokens of an encoder of vit.trunk, class token first.
+---@param images any [B,C,H,W]
+---@param noise any f32 [B,Np]
+---@return any x [B,1+M,D], any mask f32 [B,Np], any restore i32 [B,Np]
+function mae.visible(self, images, noise, ratio)
     local keep, restore, mask = mae.masking(noise, ratio)
     local batch, kept = keep.shape[1], keep.shape[2]
     local dim = self.config.dim
@@ -66,7 +69,28 @@ function MAE:encode(images, noise, ratio)
     local visible_pos = m.gather_rows(patch_pos, keep:reshape{ -1 }):reshape{ batch, kept, dim }
     local x = self.patch_embed(images, keep) + visible_pos
     local cls = self.cls_token + pos:slice{ axis = 1, start = 1, stop = 1 }:reshape{ 1, 1, dim }
-    x = m.concat(m.expand(cls, { batch, 1, dim }), x, { axis = 2 })
+    return m.concat(m.expand(cls, { batch, 1, dim }), x, { axis = 2 }), mask, restore
+end
+
+--- Puts a decoder's tokens in order, mask tokens where patches were removed.
+---@param x any [B,1+M,Dd]
+---@param mask_token any [1,1,Dd]
+---@param restore any i32 [B,Np]
+---@return any [B,1+Np,Dd]
+function mae.complete(x, mask_token, restore)
+    local batch, kept, dim = x.shape[1], x.shape[2] - 1, x.shape[3]
+    local removed = restore.shape[2] - kept
+    local patches = x:slice{ axis = 2, start = 2, stop = 0 }
+    if removed > 0 then
+        patches = m.concat(patches, m.expand(mask_token, { batch, removed, dim }), { axis = 2 })
+    end
+    patches = m.gather_rows(patches, restore)
+    return m.concat(x:slice{ axis = 2, start = 1, stop = 1 }, patches, { axis = 2 })
+end
+
+--- images [B,C,H,W], noise [B,Np] -> latent [B,1+M,D] after the norm, mask [B,Np], restore [B,Np].
+function MAE:encode(images, noise, ratio)
+    local x, mask, restore = mae.visible(self, images, noise, ratio)
     local stream, branch = self.blocks(x)
     local _, latent = self.norm(stream, branch)
     return latent, mask, restore
@@ -74,15 +98,7 @@ end
 
 --- latent [B,1+M,D], restore [B,Np] -> predicted patches [B,Np,p*p*C].
 function MAE:decode(latent, restore)
-    local x = self.decoder_embed(latent)
-    local batch, kept, dim = x.shape[1], x.shape[2] - 1, x.shape[3]
-    local removed = restore.shape[2] - kept
-    local patches = x:slice{ axis = 2, start = 2, stop = 0 }
-    if removed > 0 then
-        patches = m.concat(patches, m.expand(self.mask_token, { batch, removed, dim }), { axis = 2 })
-    end
-    patches = m.gather_rows(patches, restore)
-    x = m.concat(x:slice{ axis = 2, start = 1, stop = 1 }, patches, { axis = 2 })
+    local x = mae.complete(self.decoder_embed(latent), self.mask_token, restore)
     local stream, branch = self.decoder_blocks(x + self.decoder_pos_embed)
     local _, y = self.decoder_norm(stream, branch)
     return self.decoder_pred(y):slice{ axis = 2, start = 2, stop = 0 }

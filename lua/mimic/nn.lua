@@ -271,6 +271,20 @@ function nn.Identity:forward(x) -- luacheck: ignore self
     return x
 end
 
+---@class nn.ReLU: nn.Module
+nn.ReLU = nn.class "relu"
+function nn.ReLU.init() end
+function nn.ReLU:forward(x) -- luacheck: ignore self
+    return x:relu()
+end
+
+---@class nn.GELU: nn.Module
+nn.GELU = nn.class "gelu"
+function nn.GELU.init() end
+function nn.GELU:forward(x) -- luacheck: ignore self
+    return x:gelu()
+end
+
 --- Modules under given keys, one after the other: nn.Sequential{ {"0", a}, {"2", b} }.
 ---@class nn.Sequential: nn.Module
 nn.Sequential = nn.class "sequential"

@@ -15,9 +15,9 @@ function optim.layer_id(name, depth)
 end
 
 local no_decay = {}
---- timm, fine-tuning: 1-D parameters and the two embeddings.
+--- timm, fine-tuning, SimMIM: 1-D parameters, tokens and the position embedding.
 function no_decay.timm(name, rank)
-    return rank <= 1 or name == "cls_token" or name == "pos_embed"
+    return rank <= 1 or name == "cls_token" or name == "pos_embed" or name == "mask_token"
 end
 --- MAE pre-training: 1-D parameters and biases; the tokens do decay.
 function no_decay.mae(name, rank)

@@ -1,43 +1,57 @@
--- Task "pretrain": masked reconstruction of unlabelled pictures (method.md 2.9).
+-- Task "pretrain": an encoder learns from pictures by one of the methods of mimic/pretrain/*.lua, chosen by
+-- `method`. Each holds its recipe (every key with its default) in one table; here is what they share.
 local m = require "mimic"
-local mae = require "mimic.mae"
 local task = require "mimic.task"
 local train = require "mimic.train"
 
 local pretrain = {}
 
---- Every key of the task and its default (MAE's published recipe; epochs of its ablations).
-pretrain.defaults = task.merge(train.defaults, task.optim_defaults, {
-    data = task.data_defaults,
-    augment = task.merge(task.augment_defaults, { scale = { 0.2, 1 }, filter = "bicubic" }),
-    model = mae.defaults,
-    mask = 0.75,            -- share of removed patches
-    norm_pix = true,        -- targets normalised per patch
-    loss = { on = "masked" }, -- masked | all patches
-    epochs = 800, warmup = 40, batch = 64,
-    opt = "adamw", betas = { 0.9, 0.95 }, weight_decay = 0.05, exempt = "mae", min_lr = 0,
-    blr = 1.5e-4,           -- lr = blr * batch * accumulate / 256
-    lr = false,             -- absolute rate instead of blr
-    pictures = 8,           -- reconstructions kept at the end; 0 = none
-    picture_epochs = 0,     -- and every so many epochs
-})
+--- Names that `method` takes.
+pretrain.methods = { "mae", "moco", "localmim", "simmim", "supervised" }
 
--- Input, masked input and output of the first pictures, one JPEG: a picture per row.
-local function reconstruction(model, batch, c)
-    local scope <close> = m.scope() -- luacheck: ignore
-    local n = math.min(c.pictures, batch.images.shape[1])
-    local images = batch.images:slice{ axis = 1, start = 1, stop = n }:contiguous()
-    m.set_step(0)
-    local noise = model:noise(n)
-    local input, masked, output = model:visualise(images, noise,
-        { mask = c.mask, norm_pix = c.norm_pix, mean = c.augment.mean, std = c.augment.std })
-    local rows = m.concat(input, masked, output, { axis = 3 }) -- [n,S,3S,3]
-    local side = c.model.img
-    return m.image.from(rows:reshape{ n * side, 3 * side, 3 }):jpeg(90)
+---@class pretrain.Method
+---@field defaults table every key of the task under this method
+---@field labelled boolean? the pictures need labels
+---@field model fun(c: table, seed: integer, classes: integer): nn.Module
+---@field loss fun(model: nn.Module, batch: table, c: table, at: train.At, seed: integer): any, table?
+---@field views (fun(c: table): integer, integer)? views of each picture, pictures per batch; else 1, c.batch
+---@field eval (fun(c: table): table)? how pictures are resized for looking at them
+---@field before (fun(model: nn.Module, at: train.At, c: table))? called before each batch of training
+---@field evaluate (fun(model: nn.Module, loader: any, c: table, classes: integer): table)? named values
+---@field picture (fun(model: nn.Module, batch: table, c: table): any)? a JPEG of what the model does
+
+---@param name string
+---@return pretrain.Method
+local function method_of(name)
+    for _, known in ipairs(pretrain.methods) do
+        if name == known then return require("mimic.pretrain." .. name) end
+    end
+    error(("method '%s': %s"):format(tostring(name), table.concat(pretrain.methods, ", ")), 0)
 end
 
---- Mean loss over a data set with the same masks every time.
-local function evaluate(model, loader, c)
+--- The recipe of a method: its keys and defaults.
+---@param given table? a configuration, for its `method`
+---@return table
+function pretrain.defaults_of(given)
+    local name = given and given.method or "mae"
+    return task.merge(method_of(name).defaults, { method = name })
+end
+
+--- Every key of any method (defaults of MAE where several have it).
+pretrain.defaults = {}
+for i = #pretrain.methods, 1, -1 do
+    task.merge_into(pretrain.defaults, pretrain.defaults_of { method = pretrain.methods[i] })
+end
+
+--- The learning rate a configuration means: lr, or blr for a total batch of `per` pictures.
+---@param c table
+---@return number
+function pretrain.rate(c)
+    return c.lr or c.blr * c.batch * c.accumulate / c.per
+end
+
+-- Mean loss over a data set, with the same random numbers every time.
+local function mean_loss(method, model, loader, c, at, seed)
     local sum, n = 0.0, 0
     m.no_grad(function()
         local step = 0
@@ -49,55 +63,79 @@ local function evaluate(model, loader, c)
             control = batch
             m.set_step(step)
             step = step + 1
-            local loss = model(batch.images, model:noise(batch.n),
-                { mask = c.mask, norm_pix = c.norm_pix, on = c.loss.on })
-            sum, n = sum + loss:item() * batch.n, n + batch.n
+            sum, n = sum + method.loss(model, batch, c, at, seed):item() * batch.n, n + batch.n
         end
     end)
-    return sum / n, n
+    return { loss = sum / n }, n
 end
 
---- Pre-trains as run.config says; the final checkpoint holds MAE's parameters under the reference's names.
+--- Pre-trains as run.config says; the final checkpoint holds the parameters under the reference's names.
 function pretrain.run(run)
     local c = run.config
-    local data = task.open(c.data, "train", false)
+    local method = method_of(c.method)
+    local data = task.open(c.data, "train", method.labelled or false)
     if not data then error("data.train is not set: the pictures to pre-train on", 0) end
-    local val = task.open(c.data, "val", false)
-    local model = mae.new(c.model, run.seed)
+    local val = task.open(c.data, "val", method.labelled or false)
+    local views, pictures = 1, c.batch
+    if method.views then views, pictures = method.views(c) end
+    local model = method.model(c, run.seed, data.classes)
     local optimizer = task.optimizer(model, c)
-    local loader = task.training_loader(c.data, data, c, run.seed, 1)
-    local eval = { batch = c.batch, resize_short = 0, filter = c.augment.filter }
-    local shown = task.evaluation_loader(c.data, val or data, c, eval)
-    local lr = c.lr or c.blr * c.batch * c.accumulate / 256
-    local opts = { mask = c.mask, norm_pix = c.norm_pix, on = c.loss.on }
+    local loader = task.training_loader(c.data, data, task.merge(c, { batch = pictures }), run.seed, views)
+    -- Repeated augmentation shows `repeats` times the pictures in a pass over the data: fewer passes.
+    local repeats = c.repeats or 1
+    local loop = repeats == 1 and c or task.merge(c, { epochs = c.epochs // repeats })
+    local schedule = task.schedule(c, pretrain.rate(c))
     local name = c.data.name or task.data_name(c.data.val or c.data.train)
+
+    -- What is looked at between epochs: resized pictures, or the views of training where a loss needs both.
+    local function looking(dataset)
+        if views > 1 and not method.evaluate then
+            return task.training_loader(c.data, dataset, task.merge(c, { batch = pictures }), run.seed, views,
+                { ordered = true })
+        end
+        local eval = method.eval and method.eval(c)
+            or { batch = c.batch, resize_short = 0, filter = c.augment.filter }
+        return task.evaluation_loader(c.data, dataset, c, eval)
+    end
+    local shown = (val or method.picture) and looking(val or data)
 
     local function picture(at)
         local scope <close> = m.scope() -- luacheck: ignore
         local next_batch, state = shown:epoch(0)
-        local jpeg = reconstruction(model, next_batch(state), c)
-        run:artifact("reconstruction", "image/jpeg", jpeg, at.update)
+        run:artifact("reconstruction", "image/jpeg", method.picture(model, next_batch(state), c), at.update)
     end
 
-    local at = train.loop(run, {
-        model = model, optimizer = optimizer, schedule = task.schedule(c, lr), loader = loader, config = c,
-        phase = "pt",
-        step = function(batch)
-            return (model(batch.images, model:noise(batch.images.shape[1]), opts))
+    local function evaluate(at)
+        local values, n
+        if method.evaluate then
+            values, n = method.evaluate(model, shown, c, data.classes)
+        else
+            values, n = mean_loss(method, model, shown, c, at, run.seed)
+        end
+        for metric, value in pairs(values) do
+            run:log(at.update, { ["val/" .. metric] = value })
+            if at.epoch == at.epochs then run:result(name, "val", metric, value, n, at.update) end
+        end
+        return values.acc and { value = values.acc, goal = "max", acc = values.acc }
+            or { value = values.loss, goal = "min" }
+    end
+
+    return train.loop(run, {
+        model = model, optimizer = optimizer, loader = loader, config = loop, phase = "pt",
+        schedule = function(epoch) return schedule(epoch * repeats) end,
+        step = function(batch, at)
+            if method.before then method.before(model, at, c) end
+            return method.loss(model, batch, c, at, run.seed)
         end,
         epoch_end = function(at)
             local last = at.epoch == at.epochs
-            if c.pictures > 0 and (last or c.picture_epochs > 0 and at.epoch % c.picture_epochs == 0) then
+            if method.picture and c.pictures > 0
+                and (last or c.picture_epochs > 0 and at.epoch % c.picture_epochs == 0) then
                 picture(at)
             end
-            if not val then return {} end
-            local loss, n = evaluate(model, shown, c)
-            run:log(at.update, { ["val/loss"] = loss })
-            if last then run:result(name, "val", "loss", loss, n, at.update) end
-            return { value = loss, goal = "min" }
+            return val and evaluate(at) or {}
         end,
     })
-    return at
 end
 
 return setmetatable(pretrain, { __call = function(_, run) return pretrain.run(run) end })

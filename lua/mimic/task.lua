@@ -45,6 +45,19 @@ function task.merge(...)
     return out
 end
 
+--- Puts the entries of `patch` into `base`, table by table.
+---@param base table changed in place
+---@param patch table
+function task.merge_into(base, patch)
+    for k, v in pairs(patch) do
+        if type(v) == "table" and type(base[k]) == "table" and #v == 0 then
+            task.merge_into(base[k], v)
+        else
+            base[k] = type(v) == "table" and task.merge(v) or v
+        end
+    end
+end
+
 --- Name of a data set in results: "core/ferplus48_test.tar" -> "ferplus48".
 ---@param spec string|table
 ---@return string
@@ -75,11 +88,14 @@ local function transform(augment, size)
     return out
 end
 
---- Loader of training batches: `views` augmented views of each picture, first views first.
-function task.training_loader(data, dataset, c, seed, views)
+--- Loader of training batches: `views` augmented views of each picture, first views first; c.second
+--- changes the augmentation of the views after the first. opts.ordered: every picture once, in order.
+function task.training_loader(data, dataset, c, seed, views, opts)
+    local drawn = not (opts and opts.ordered)
+    local second = c.second and transform(task.merge(c.augment, c.second), c.model.img)
     return m.data.loader(dataset, {
-        batch = c.batch, views = views, shuffle = not data.balanced, balanced = data.balanced,
-        drop_last = true,
+        batch = c.batch, views = views, shuffle = drawn and not data.balanced,
+        balanced = drawn and data.balanced, drop_last = drawn, second = second or nil,
         workers = data.workers, ahead = data.ahead, seed = seed, skip_damaged = data.skip_damaged,
         cache = math.floor(data.cache * 2 ^ 20), transform = transform(c.augment, c.model.img),
     })

@@ -34,6 +34,7 @@ train.defaults = {
 ---@field update integer optimiser updates finished
 ---@field step integer batches finished since the start
 ---@field fraction number epoch with its fraction
+---@field pending integer batches gathered since the last update
 
 -- Sums are kept exact through JSON.
 local function pack(x) return ("%a"):format(x) end
@@ -56,6 +57,8 @@ function Loop:restore()
     end)
     file:close()
     if not ok then error(err, 0) end
+    -- bf16 copies of tensors that are not trained were made of the initial values.
+    self.spec.model:compute(self.spec.config.precision, self.spec.optimizer)
     local at = self.at
     at.epoch, at.position, at.update = integer(meta.epoch), integer(meta.position), integer(meta.update)
     self.loss_sum, self.loss_count = tonumber(meta.loss_sum), integer(meta.loss_count)
@@ -92,6 +95,7 @@ end
 function Loop:batch(batch, lr, last_of_epoch)
     local spec, at, c = self.spec, self.at, self.spec.config
     m.set_step(at.step)
+    at.pending = self.pending
     local loss, parts = spec.step(batch, at)
     local value = loss:item()
     if value ~= value or value == math.huge or value == -math.huge then self:refuse(value, batch, lr) end

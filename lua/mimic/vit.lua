@@ -6,10 +6,11 @@ local heads = require "mimic.heads"
 
 local vit = {}
 
---- Sizes of method.md 4.1.
+--- Sizes of method.md 4.1; MoCo v3's ViT-S has 12 heads.
 vit.presets = {
     vit_ti16 = { patch = 16, dim = 192, depth = 12, heads = 3 },
     vit_s16 = { patch = 16, dim = 384, depth = 12, heads = 6 },
+    vit_s16_moco = { patch = 16, dim = 384, depth = 12, heads = 12 },
     vit_b16 = { patch = 16, dim = 768, depth = 12, heads = 12 },
     vit_l16 = { patch = 16, dim = 1024, depth = 24, heads = 16 },
 }
@@ -36,7 +37,8 @@ function vit.resolve(c)
     end
     local preset = vit.presets[out.preset]
     if out.preset and not preset then
-        error(("model.preset '%s': vit_ti16, vit_s16, vit_b16 or vit_l16"):format(tostring(out.preset)), 0)
+        error(("model.preset '%s': vit_ti16, vit_s16, vit_s16_moco, vit_b16 or vit_l16"):format(
+            tostring(out.preset)), 0)
     end
     for _, key in ipairs { "patch", "dim", "depth", "heads" } do
         out[key] = out[key] or (preset and preset[key])

@@ -137,7 +137,17 @@ end
 --- Names that may be absent when an encoder is taken over: what fine-tuning starts anew.
 local new_in_finetuning = { "head.", "fc_norm.", "proj_head." }
 --- What a pre-training file holds beside the encoder; the encoder's `norm` is unused with pool = gap.
-local left_behind = { "decoder", "mask_token", "norm.", "head.", "fc_norm.", "proj_head.", "optimizer." }
+local left_behind = {
+    "decoder", "mask_token", "norm.", "head.", "fc_norm.", "proj_head.", "optimizer.", "hog_enc.",
+}
+
+-- What the encoder's names begin with: a MoCo v3 file holds two encoders, of which the trained one is taken.
+local function encoder_prefix(file)
+    for _, name in ipairs(file:names()) do
+        if name:find("^base_encoder%.") then return "base_encoder." end
+    end
+    return ""
+end
 
 --- Takes the encoder of a pre-training (or earlier fine-tuning) file: decoder* and mask_token are dropped,
 --- head.*, fc_norm.* and proj_head.* are taken where they fit and else keep their initial values, the
@@ -150,8 +160,9 @@ function weights.transfer(model, path)
     for _, p in ipairs(model:named()) do shapes[p.name] = p.tensor.shape end
     local grid = model.config.img // model.config.patch
     local file = m.safetensors.open(path)
-    local prefix = file:meta("prefix") or ""
+    local prefix = encoder_prefix(file)
     local function drop(name)
+        if prefix ~= "" and name:sub(1, 5) == "head." then return true end -- the projector
         if name:sub(1, 7) == "decoder" or name == "mask_token" then return true end
         local wanted = shapes[name]
         if not wanted then

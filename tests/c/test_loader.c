@@ -125,6 +125,39 @@ static void test_workers(void **state) {
     mimic_dataset_free(d);
 }
 
+/* The second program serves all views but the first; it must start from the same picture. */
+static void test_second_transform(void **state) {
+    (void)state;
+    mimic_dataset *d = open_set("set.tar", NULL, NULL, true);
+    mimic_loader_config cfg = base(8);
+    cfg.shuffle = false;
+    cfg.views = 3;
+    cfg.transform = (mimic_transform){.size = SIDE};
+    cfg.second = (mimic_transform){.size = SIDE, .solarize_p = 1};
+    cfg.second.size = 2 * SIDE;
+    mimic_loader *l;
+    must_fail(mimic_loader_new(ctx, d, &cfg, &l), MIMIC_EINVAL, "second transform");
+    cfg.second.size = SIDE;
+    l = make(d, &cfg);
+    mimic_batch b;
+    must(mimic_loader_start(l, 0, 0));
+    must(mimic_loader_next(l, &b));
+    /* Solarized: a value of at least 128 / 255 has become its negative, others are as they were. */
+    static const float mean = 0.406f, std = 0.225f; /* of the blue channel */
+    size_t picture = 3 * SIDE * SIDE, view = 8 * picture;
+    const float *x = mimic_tensor_data(b.images);
+    for (size_t k = 0; k < 8; k++) {
+        size_t at = k * picture + 2 * SIDE * SIDE + 20;
+        float v = x[at] * std + mean, w = v >= 128.0f / 255 - 1e-4f ? 1 - v : v;
+        assert_float_equal(x[view + at] * std + mean, w, 1e-4);
+        assert_memory_equal(x + view + k * picture, x + 2 * view + k * picture,
+                            picture * sizeof *x);
+    }
+    drop(&b);
+    mimic_loader_free(l);
+    mimic_dataset_free(d);
+}
+
 /* Every sample once per epoch; another order in another epoch and with another seed. */
 static void test_order(void **state) {
     (void)state;
@@ -321,10 +354,10 @@ static void test_arguments(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_shapes),    cmocka_unit_test(test_workers),
-        cmocka_unit_test(test_order),     cmocka_unit_test(test_balanced),
-        cmocka_unit_test(test_damaged),   cmocka_unit_test(test_shutdown),
-        cmocka_unit_test(test_arguments),
+        cmocka_unit_test(test_shapes),           cmocka_unit_test(test_workers),
+        cmocka_unit_test(test_second_transform), cmocka_unit_test(test_order),
+        cmocka_unit_test(test_balanced),         cmocka_unit_test(test_damaged),
+        cmocka_unit_test(test_shutdown),         cmocka_unit_test(test_arguments),
     };
     return cmocka_run_group_tests(tests, scratch_open, scratch_close);
 }

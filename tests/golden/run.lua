@@ -11,6 +11,7 @@ local checkers = {
     { "^mixing", "losses" }, { "^opt_", "optim" }, { "^schedules", "optim" }, { "^pos_embed", "pictures" },
     { "^resize", "pictures" }, { "^augops", "pictures" },
     { "^tsne", "analysis" },
+    { "^moco_heads", "methods" }, { "^localmim", "methods" },
 }
 
 local path = arg[1]

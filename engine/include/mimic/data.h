@@ -46,8 +46,11 @@ typedef struct mimic_loader mimic_loader;
 
 typedef struct mimic_loader_config {
     mimic_transform transform;
+    /* Program of all views but the first, for methods whose views differ (MoCo v3); size 0 = the
+     * same. It starts from the same picture: size and pre_resize must be equal. */
+    mimic_transform second;
     int batch; /* pictures per batch */
-    int views; /* augmented views per picture (1 or 2); batch tensor [views*batch,3,S,S], all first
+    int views; /* augmented views per picture, up to 16; batch tensor [views*batch,3,S,S], all first
                   views first */
     bool shuffle;      /* a new permutation per epoch, from (seed, epoch) */
     bool balanced;     /* draw with replacement, weight 1/count(class) */

@@ -1,0 +1,31 @@
+-- method = "simmim": SimMIM (method.md 3.1, 6.9).
+local simmim = require "mimic.simmim"
+local task = require "mimic.task"
+local train = require "mimic.train"
+
+local method = {}
+
+--- Every key and its default (the published configuration for ViT-B).
+method.defaults = task.merge(train.defaults, task.optim_defaults, {
+    method = "simmim",
+    data = task.data_defaults,
+    augment = task.merge(task.augment_defaults, { scale = { 0.67, 1 } }),
+    model = simmim.defaults,
+    mask = 0.6,             -- share of masked cells, rounded up
+    mask_patch = 32,        -- side of a cell in pixels
+    epochs = 800, warmup = 10, batch = 64,
+    schedule = "step", milestones = { 700 }, gamma = 0.1,
+    opt = "adamw", betas = { 0.9, 0.999 }, weight_decay = 0.05, exempt = "timm", clip = 5,
+    blr = 1e-4, per = 512,  -- lr = blr * batch * accumulate / per; the published batch is 2048
+    lr = false,             -- absolute rate instead of blr
+})
+
+function method.model(c, seed)
+    return simmim.new(c.model, seed)
+end
+
+function method.loss(model, batch, c)
+    return (model(batch.images, model:mask(batch.images.shape[1], c.mask_patch, c.mask)))
+end
+
+return method
