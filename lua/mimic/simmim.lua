@@ -1,5 +1,5 @@
--- SimMIM (microsoft/SimMIM models/simmim.py, data/data_simmim.py; method.md 6.9): mask tokens enter the encoder
--- in place of masked patches, one linear layer predicts the pixels, L1 loss on masked ones.
+-- SimMIM (microsoft/SimMIM models/simmim.py, data/data_simmim.py; method.md 6.9): mask tokens enter the
+-- encoder in place of masked patches, one linear layer predicts the pixels, L1 loss on masked ones.
 -- Rule: the encoder is the ViT of vit.lua with its learned position embedding (the published one has a shared
 -- relative position bias), so that its checkpoints fine-tune as those of the other methods.
 local m = require "mimic"

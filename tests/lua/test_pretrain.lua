@@ -28,7 +28,8 @@ local small = {
 local function configuration(method, more)
     local c = { method = method, model = tiny, epochs = 3, warmup = 1, batch = 4, log_every = 1,
         checkpoint_epochs = 1,
-        data = { train = folder .. "/set/general/train", val = folder .. "/set/general/val", name = "general" } }
+        data = { train = folder .. "/set/general/train", val = folder .. "/set/general/val",
+            name = "general" } }
     local out = m.task.merge(c)
     m.task.merge_into(out, small[method])
     m.task.merge_into(out, more or {})
@@ -38,7 +39,8 @@ end
 local function quietly(f, ...)
     local out, err = io.stdout, io.stderr
     local text = {}
-    local sink = { write = function(_, ...) text[#text + 1] = table.concat { ... } end, flush = function() end }
+    local sink = { flush = function() end }
+    function sink.write(_, ...) text[#text + 1] = table.concat { ... } end
     io.stdout, io.stderr = sink, sink -- luacheck: ignore
     local r = table.pack(pcall(f, ...))
     io.stdout, io.stderr = out, err -- luacheck: ignore
@@ -267,7 +269,7 @@ function TestSimMIM.test_loss_is_l1_on_masked_pixels()
     local _, other = model(images * (1 - hidden) + hidden * 7, mask)
     lu.assertEquals(other:tolist(), p)
     loss:backward()
-    for _, parameter in ipairs(model:parameters()) do 
+    for _, parameter in ipairs(model:parameters()) do
         local g = parameter.tensor.grad
         lu.assertTrue((g * g):sum():item() > 0, parameter.name)
     end
@@ -298,8 +300,8 @@ function TestSupervised.test_loss_is_soft_cross_entropy_of_mixed_views()
             local z = 0
             for _, s in ipairs(row) do z = z + math.exp(s) end
             for k, s in ipairs(row) do
-                local target = 0.9 * ((y[i] == k - 1 and lam[i] or 0) + (y[9 - i] == k - 1 and 1 - lam[i] or 0))
-                    + 0.1 / 5
+                local own, other = y[i] == k - 1 and lam[i] or 0, y[9 - i] == k - 1 and 1 - lam[i] or 0
+                local target = 0.9 * (own + other) + 0.1 / 5
                 want = want + target * (math.log(z) - s) / 8
             end
         end
