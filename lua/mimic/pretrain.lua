@@ -12,6 +12,7 @@ pretrain.methods = { "mae", "moco", "localmim", "simmim", "supervised" }
 ---@class pretrain.Method
 ---@field defaults table every key of the task under this method
 ---@field labelled boolean? the pictures need labels
+---@field repeated boolean? c.repeats views of a picture count as pictures of an epoch
 ---@field model fun(c: table, seed: integer, classes: integer): nn.Module
 ---@field loss fun(model: nn.Module, batch: table, c: table, at: train.At, seed: integer): any, table?
 ---@field views (fun(c: table): integer, integer)? views of each picture, pictures per batch; else 1, c.batch
@@ -82,7 +83,7 @@ function pretrain.run(run)
     local optimizer = task.optimizer(model, c)
     local loader = task.training_loader(c.data, data, task.merge(c, { batch = pictures }), run.seed, views)
     -- Repeated augmentation shows `repeats` times the pictures in a pass over the data: fewer passes.
-    local repeats = c.repeats or 1
+    local repeats = method.repeated and c.repeats or 1
     local loop = repeats == 1 and c or task.merge(c, { epochs = c.epochs // repeats })
     local schedule = task.schedule(c, pretrain.rate(c))
     local name = c.data.name or task.data_name(c.data.val or c.data.train)

@@ -78,6 +78,10 @@ end
 
 local TestKill = {}
 
+-- In the foreground `timeout` outlives what it kills and waits for its end; else the run may still hold its
+-- lock.
+local killed <const> = "timeout --foreground -s KILL "
+
 function TestKill.setUp()
     dir = shell.folder()
     shell.write(dir .. "/kill.lua", script)
@@ -91,7 +95,7 @@ function TestKill.tearDown()
 end
 
 function TestKill.test_a_killed_run_is_listed_as_lost()
-    start("cut.db", "stage=pretrain pretrain.epochs=100000", "timeout -s KILL 2.5")
+    start("cut.db", "stage=pretrain pretrain.epochs=100000", killed .. "2.5")
     lu.assertStrContains(select(2, shell.run(dir, "ls --db cut.db")), "lost")
     lu.assertStrContains(select(2, shell.run(dir, "show mae --db cut.db")), "lost")
 end
@@ -108,7 +112,7 @@ local function kill_and_compare(words, times, kills)
         local moments = {}
         for k = 1, kills do
             moments[k] = ("%.3f"):format((0.1 + 0.8 * rng:uniform()) * seconds)
-            start("cut.db", words, "timeout -s KILL " .. moments[k])
+            start("cut.db", words, killed .. moments[k])
         end
         local code, out, err = start("cut.db", words)
         local what = ("kill %d at %s s of %.2f s"):format(i, table.concat(moments, ", "), seconds)

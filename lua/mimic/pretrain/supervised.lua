@@ -8,7 +8,7 @@ local task = require "mimic.task"
 local train = require "mimic.train"
 local vit = require "mimic.vit"
 
-local method = { labelled = true }
+local method = { labelled = true, repeated = true }
 
 --- Every key and its default (DeiT main.py).
 method.defaults = task.merge(train.defaults, task.optim_defaults, {
