@@ -44,6 +44,15 @@ static int sys_time(lua_State *L) {
     return 1;
 }
 
+/* m.sys.sleep(seconds): returns early when a signal comes */
+static int sys_sleep(lua_State *L) {
+    lua_Number s = luaL_checknumber(L, 1);
+    luaL_argcheck(L, s >= 0 && s < 1e9, 1, "seconds expected");
+    struct timespec t = {.tv_sec = (time_t)s, .tv_nsec = (long)((s - (double)(time_t)s) * 1e9)};
+    nanosleep(&t, NULL);
+    return 0;
+}
+
 static int sys_isatty(lua_State *L) {
     lua_pushboolean(L, isatty((int)luaL_optinteger(L, 1, 1)));
     return 1;
@@ -296,6 +305,7 @@ static int lock_close(lua_State *L) {
 void mimicl_open_sys(lua_State *L, int b) {
     static const luaL_Reg functions[] = {{"clock", sys_clock},
                                          {"time", sys_time},
+                                         {"sleep", sys_sleep},
                                          {"isatty", sys_isatty},
                                          {"columns", sys_columns},
                                          {"pid", sys_pid},

@@ -8,7 +8,8 @@ local suggest = require "mimic.suggest"
 local cli = { DONE = 0, FAILED = 1, USAGE = 2, DATABASE = 3, INTERRUPTED = 75, STOPPED = 130 }
 
 local commands = {
-    "run", "config", "resume", "ls", "show", "log", "query", "report", "data", "bench", "devices", "help",
+    "run", "config", "resume", "ls", "show", "diff", "log", "top", "query", "table", "report", "tag", "note", "rm",
+    "undelete", "gc", "export", "doctor", "data", "bench", "devices", "help",
 }
 
 local Exit = {} -- what cli.fail raises: {code, message}
@@ -28,12 +29,17 @@ function cli.integer(text)
     return math.tointeger(tonumber(text)), "a whole number expected, got '" .. text .. "'"
 end
 
----Opens the results database for reading; failures end the command with code 3.
+---Opens the results database that there is; failures end the command with code 3.
 ---@param args table with the global option db
 ---@param write boolean|nil
 ---@return table
 function cli.results(args, write)
-    local ok, store = pcall(require("mimic.results").open, args.db, write or false)
+    local open = require("mimic.results").open
+    local ok, store = pcall(open, args.db, false) -- one that is missing is not made here
+    if ok and write then
+        store:close()
+        ok, store = pcall(open, args.db, true)
+    end
     if not ok then cli.fail(cli.DATABASE, "%s", cli.message(store)) end
     return store
 end
@@ -164,7 +170,7 @@ local function dispatch(words)
         print(command.help and command.help(rest) or p:get_help())
         return cli.DONE
     end
-    local ok, args = p:pparse(rest)
+    local ok, args = p:pparse(command.words and command.words(rest) or rest)
     if not ok then cli.fail(cli.USAGE, "%s\n%s\n`mimic %s --help` explains", args, p:get_usage(), word) end
     require("mimic.progress").quiet(args.quiet or false)
     if args.C then

@@ -144,13 +144,14 @@ function plot.terminal(lines, width, height)
     return table.concat(out, "\n")
 end
 
----Text for HTML and SVG.
+---Text for HTML and SVG; control characters and marks that turn the direction of writing are replaced.
 ---@param s any
 ---@return string
 function plot.escape(s)
     return (tostring(s):gsub('[&<>"\']', { ["&"] = "&amp;", ["<"] = "&lt;", [">"] = "&gt;", ['"'] = "&quot;",
         ["'"] = "&#39;" })
-        :gsub("[%z\1-\8\11\12\14-\31]", "\u{fffd}"))
+        :gsub("[%z\1-\8\11\12\14-\31\127]", "\u{fffd}"):gsub("\xc2[\x80-\x9f]", "\u{fffd}")
+        :gsub("\xe2\x80[\x8e\x8f\xaa-\xae]", "\u{fffd}"):gsub("\xe2\x81[\xa6-\xa9]", "\u{fffd}"))
 end
 
 -- Dash pattern beside the colour: lines stay apart without colour.

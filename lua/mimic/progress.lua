@@ -47,6 +47,29 @@ local function line(p, eta)
     return table.concat(out, "  ")
 end
 
+---The line of a sweep: `tau-lambda  37/75 done  4 running  1 failed (NaN)  2 pruned  best 89.2  ETA 2h05`.
+---@param h table name, done, total, running, failed, why, pruned, best (number or text), eta (seconds), paused
+---@return string
+function progress.header_text(h)
+    local out = { h.name, ("%d/%d done"):format(h.done or 0, h.total or 0) }
+    local function count(n, word)
+        if n and n > 0 then out[#out + 1] = n .. " " .. word end
+    end
+    count(h.running, "running")
+    count(h.failed, h.why and ("failed (%s)"):format(h.why) or "failed")
+    count(h.pruned, "pruned")
+    if h.best then
+        out[#out + 1] = "best " .. (type(h.best) == "number" and ("%.4g"):format(h.best) or h.best)
+    end
+    if h.paused then out[#out + 1] = "paused" end
+    if h.eta then
+        local minutes = math.floor(h.eta / 60 + 0.5)
+        local text = minutes < 60 and ("%dm"):format(minutes) or ("%dh%02d"):format(minutes // 60, minutes % 60)
+        out[#out + 1] = "ETA " .. text
+    end
+    return table.concat(out, "  ")
+end
+
 local function value(v)
     if type(v) == "userdata" then return v:item() end
     return v

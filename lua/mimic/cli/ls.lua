@@ -1,113 +1,121 @@
 -- mimic ls: the list of runs.
 local m = require "mimic"
 local cli = require "mimic.cli"
-local tables = require "mimic.format"
+local columns = require "mimic.columns"
+local format = require "mimic.format"
 
 local command = {
     summary = "list runs, their state and main result",
     description = [[
 Lists runs, newest first. --where takes SQL over the columns of a run (id, name, kind,
-seed, state, step), over the names of its parameters and over the names of its results;
---sort takes one of these names, with a minus for descending order.]],
+seed, state, step, ...), its parameters (lr, mscl.tau, or tau where one key ends so), its
+results (acc, or "faces test acc"), the last values of its series ("val/loss") and its
+tags (tag.KEY); names with other characters than letters, digits, _ and . stand in double
+quotes. --sort takes one such name, with a minus for descending order. What was asked for
+is shown.]],
     examples = [[
   mimic ls
   mimic ls --where "tau < 0.2 AND state = 'done'" --sort -acc
+  mimic ls --sweep tau-lambda --sort -acc
+  mimic ls --deleted
   mimic ls --json]],
 }
 
 function command.configure(p)
     p:option("--where"):argname("SQL"):description("only runs for which this holds")
     p:option("--state"):argname("STATE"):description("done, running, failed, interrupted, ...")
-    p:option("--sort"):argname("KEY"):description("order by a column, parameter or result; -KEY descending")
+    p:option("--sweep"):argname("NAME"):description("only runs of this sweep")
+    p:option("--experiment"):argname("NAME"):description("only runs of this experiment")
+    p:option("--tag"):argname("KEY"):description("only runs with this tag")
+    p:option("--sort"):argname("NAME"):description("order by a column, parameter or result; -NAME descending")
     p:option("-n --limit"):argname("N"):description("at most N runs"):convert(cli.integer)
-    tables.options(p)
+    p:flag("--deleted"):description("runs removed by mimic rm, which gc will erase")
+    format.options(p)
 end
 
-local own = { id = 1, uid = 1, name = 1, kind = 1, seed = 1, state = 1, step = 1, attempt = 1, created = 1,
-    started = 1, ended = 1,
-    note = 1, parent = 1 }
-
--- A name as SQL over run r: its own column, a parameter, or a result.
-local function translate(store, name)
-    if own[name] then return "r." .. name end
-    local quoted = "'" .. name:gsub("'", "''") .. "'"
-    if store.db:first("SELECT 1 AS x FROM param WHERE key = ? LIMIT 1", name) then
-        return "(SELECT coalesce(p.num, p.txt) FROM param p WHERE p.run = r.id AND p.key = " .. quoted .. ")"
+-- "--sort -acc" as one word: the parser takes what begins with a minus for an option.
+function command.words(words)
+    local out = {}
+    for _, w in ipairs(words) do
+        if out[#out] == "--sort" then out[#out] = "--sort=" .. w else out[#out + 1] = w end
     end
-    if store.db:first("SELECT 1 AS x FROM result WHERE metric = ? LIMIT 1", name) then
-        return ([[(SELECT x.value FROM result x WHERE x.run = r.id AND x.metric = %s
-          ORDER BY x.split <> 'test', x.split <> 'val', x.dataset LIMIT 1)]]):format(quoted)
-    end
+    return out
 end
 
-local function known_names(store)
+---All that a list of runs shows, in one statement: the lists of 300 runs with 20 results each take milliseconds.
+command.LIST = [[SELECT r.id, r.uid, r.name, r.kind, r.seed, r.state, r.step, r.created, r.started, r.ended,
+    r.heartbeat, h.dataset || ' ' || h.split || ' ' || h.metric AS result, h.metric AS metric, h.value
+  FROM run r LEFT JOIN result h ON h.run = r.id AND (h.dataset, h.split, h.metric) = (
+    SELECT x.dataset, x.split, x.metric FROM result x WHERE x.run = r.id
+    ORDER BY x.metric <> 'acc', x.split <> 'test', x.split <> 'val', x.metric <> 'loss', x.dataset, x.metric LIMIT 1)]]
+
+-- Name or number of a sweep as its id.
+local function sweep_of(store, name)
+    local row = store.db:first("SELECT id FROM sweep WHERE name = ?1 OR uid = ?1 OR id = ?1 ORDER BY id DESC LIMIT 1",
+        name)
+    if row then return row.id end
     local names = {}
-    for k in pairs(own) do names[#names + 1] = k end
-    for r in store.db:each("SELECT DISTINCT key AS k FROM param UNION SELECT DISTINCT metric FROM result") do
-        names[#names + 1] = r.k
-    end
-    return names
+    for r in store.db:each("SELECT DISTINCT name FROM sweep") do names[#names + 1] = r.name end
+    cli.fail(cli.USAGE, "no sweep '%s'%s", name, require("mimic.suggest").hint(name, names))
 end
 
--- Replaces the names in a condition, leaving quoted text and SQL's own words.
-local function condition(store, text)
-    local out, at = {}, 1
-    while at <= #text do
-        local quoted = text:match("^'[^']*'", at)
-        local word = not quoted and text:match("^[%a_][%w_.]*", at)
-        local piece = quoted or word or text:sub(at, at)
-        out[#out + 1] = word and translate(store, word) or piece
-        at = at + #piece
+-- The statement for the options, the values it binds, and the names that are shown beside the usual columns.
+local function statement(store, args)
+    local where, values, shown = { args.deleted and "r.deleted IS NOT NULL" or "r.deleted IS NULL" }, {}, {}
+    local function bind(sql, value)
+        values[#values + 1] = value
+        where[#where + 1] = sql:format("?" .. #values)
     end
-    return table.concat(out)
+    local names = columns.new(store.db)
+    if args.state then bind("r.state = %s", args.state) end
+    if args.experiment then bind("r.experiment = (SELECT id FROM experiment WHERE name = %s)", args.experiment) end
+    if args.tag then bind("EXISTS (SELECT 1 FROM tag t WHERE t.run = r.id AND t.key = %s)", args.tag) end
+    if args.sweep then
+        bind("r.id IN (SELECT run FROM trial WHERE sweep = %s)", sweep_of(store, args.sweep))
+    end
+    if args.where then where[#where + 1] = "(" .. names:condition(args.where, shown) .. "\n)" end
+    local order = "r.id DESC"
+    if args.sort then
+        local key = args.sort:gsub("^%-", ""):gsub('^"(.*)"$', "%1")
+        order = names:expression(key, "--sort") .. (args.sort:sub(1, 1) == "-" and " DESC" or "") .. ", r.id DESC"
+        columns.show(key, shown)
+    end
+    local sql = command.LIST
+    for i, name in ipairs(shown) do -- as columns of their own
+        sql = sql:gsub("\n  FROM run r LEFT", function(rest)
+            return (", %s AS shown_%d"):format(names:expression(name), i) .. rest
+        end, 1)
+    end
+    return ("%s WHERE %s ORDER BY %s%s"):format(sql, table.concat(where, " AND "), order,
+        args.limit and " LIMIT " .. args.limit or ""), values, shown
 end
-
-local LIST = [[SELECT r.id, r.uid, r.name, r.kind, r.seed, r.state, r.step, r.created, r.started, r.ended,
-  r.heartbeat
-  FROM run r WHERE r.deleted IS NULL]]
 
 function command.run(args)
     local store = cli.results(args)
-    local sql = LIST
-    if args.state then sql = sql .. " AND r.state = ?1" end
-    if args.where then sql = sql .. " AND (" .. condition(store, args.where) .. ")" end
-    local order = "r.id DESC"
-    if args.sort then
-        local key = args.sort:gsub("^%-", "")
-        local by = translate(store, key)
-        if not by then
-            cli.fail(cli.USAGE, "--sort %s: no such column, parameter or result%s", key,
-                require("mimic.suggest").hint(key, known_names(store)))
-        end
-        order = by .. (args.sort:sub(1, 1) == "-" and " DESC" or "")
-    end
-    sql = sql .. " ORDER BY " .. order .. (args.limit and " LIMIT " .. args.limit or "")
-    local rows = cli.guard(cli.USAGE, function()
-        if args.state then return (store.db:rows(sql, args.state)) end
-        return (store.db:rows(sql))
-    end)
+    local sql, values, shown = cli.guard(cli.USAGE, statement, store, args)
+    local rows = cli.guard(cli.USAGE, function() return (store.db:rows(sql, table.unpack(values))) end)
+    local form = format.chosen(args)
+    local exact = form == "csv" or form == "json"
     for _, r in ipairs(rows) do
         r.state = store:state(r)
-        local h = store:headline(r.id)
-        if h then
-            r.result = ("%s %s %s"):format(h.dataset, h.split, h.metric)
-            r.value = h.value
-            if tables.chosen(args) == "plain" or args.box or args.md then
-                r.value = h.value and (h.metric == "acc" and "%.2f" or "%.4g"):format(h.value) or "nan"
-            end
+        if r.result and not exact then
+            r.value = r.value and (r.metric == "acc" and "%.2f" or "%.4g"):format(r.value) or "nan"
         end
         local last = r.state == "running" and m.sys.time() or r.ended or r.heartbeat
         if r.started and last then r.seconds = (last - r.started) / 1000 end
-        r.time = tables.duration(r.seconds)
-        r.begun = tables.when(r.started)
+        r.time = format.duration(r.seconds)
+        r.begun = format.when(r.started)
+        for i, name in ipairs(shown) do r[name] = r["shown_" .. i] end
     end
-    local columns = { "id", "name", "kind", "seed", "state", "step", "result", "value", "time", "begun" }
-    if args.csv or args.json then columns[9], columns[10] = "seconds", "started" end
-    if #rows == 0 and not (args.csv or args.json) then
+    local list = { "id", "name", "kind", "seed", "state", "step" }
+    for _, name in ipairs(shown) do list[#list + 1] = name end
+    for _, name in ipairs(exact and { "result", "value", "seconds", "started" }
+        or { "result", "value", "time", "begun" }) do list[#list + 1] = name end
+    if #rows == 0 and not exact then
         io.stderr:write("no runs\n")
         return cli.DONE
     end
-    print(tables.format(tables.chosen(args), rows, columns))
+    print(format.format(form, rows, list))
     return cli.DONE
 end
 

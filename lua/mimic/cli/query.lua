@@ -6,13 +6,17 @@ local tables = require "mimic.format"
 local command = {
     summary = "SQL over the results, read-only",
     description = [[
-Runs one SQL statement on the results database, which cannot change it. Views: leaderboard
-(one row per finished run and result), seed_stat (mean, sd and n over seeds). `mimic query
---schema` prints all tables.]],
+Runs one SQL statement on the results database, which cannot change it. Views:
+  run_list     runs as a person reads them        leaderboard    results of finished runs
+  seed_stat    mean, sd, n over seeds             curve          points by run and name
+  class_score  recall, precision, F1 per class    paper_vs_ours  published numbers and ours
+  sweep_list, sweep_stat, sweep_point: progress; points over seeds; parameters
+`mimic query --schema` prints all tables and views with their explanations; any SQLite
+program (sqlite3, Datasette) reads the same file.]],
     examples = [[
   mimic query "SELECT name, mean, sd, n FROM seed_stat WHERE metric = 'acc' ORDER BY mean DESC"
-  mimic query --csv "SELECT s.name, k.step, k.value FROM metric k JOIN series s ON s.id = k.series WHERE
-    s.run = 3"
+  mimic query --csv "SELECT step, value FROM curve WHERE run = 3 AND name = 'val/acc'"
+  mimic query --box "SELECT row, col, paper, ours, n, delta FROM paper_vs_ours WHERE n > 0"
   mimic query --schema]],
 }
 

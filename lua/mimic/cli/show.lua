@@ -3,6 +3,7 @@ local cjson = require "cjson"
 local m = require "mimic"
 local cli = require "mimic.cli"
 local tables = require "mimic.format"
+local upkeep = require "mimic.upkeep"
 
 local command = {
     summary = "everything about one run",
@@ -44,19 +45,32 @@ function command.run(args)
     end
     r.state = store:state(r)
     local last = r.state == "running" and m.sys.time() or r.ended or r.heartbeat
-    print(("run %d  %s  (%s, seed %d, experiment %s)"):format(r.id, r.name, r.kind, r.seed,
-        r.experiment_name))
+    print(("run %d  %s  (%s, seed %d, experiment %s)"):format(r.id, tables.safe(r.name), tables.safe(r.kind),
+        r.seed, tables.safe(r.experiment_name)))
     local function line(key, value)
-        if value and value ~= "" then print(("  %-12s %s"):format(key, value)) end
+        if value and value ~= "" then print(("  %-12s %s"):format(key, tables.safe(value))) end
     end
     line("uid", r.uid)
     line("state", r.state .. (extra.attempt > 1 and (" (attempt %d)"):format(extra.attempt) or ""))
+    line("deleted", r.deleted and tables.when(r.deleted) .. ", `mimic undelete` brings it back")
+    line("note", extra.note)
+    local tags = {}
+    for i, t in ipairs(upkeep.tags(store, r.id)) do
+        tags[i] = t.value ~= "" and t.key .. "=" .. t.value or t.key
+    end
+    line("tags", table.concat(tags, "  "))
+    for a in db:each("SELECT ref, row FROM paper_run WHERE run = ? ORDER BY ref, row", r.id) do
+        line("answers", a.ref .. ": " .. a.row)
+    end
     line("step", tostring(r.step))
     line("begun", tables.when(r.started))
     line("took", r.started and last and tables.duration((last - r.started) / 1000))
     if r.parent then
         local p = store:run(r.parent)
         line("parent", ("%d %s seed %d"):format(p.id, p.name, p.seed))
+    end
+    for c in db:each("SELECT id, name, seed FROM run WHERE parent = ? AND deleted IS NULL ORDER BY id", r.id) do
+        line("child", ("%d %s seed %d"):format(c.id, c.name, c.seed))
     end
     line("golden", store:golden(r.id))
     line("git", extra.git)
@@ -66,7 +80,7 @@ function command.run(args)
     end
     if extra.error then
         print("  error")
-        print("    " .. extra.error:gsub("\n", "\n    "))
+        print("    " .. tables.safe(extra.error, true):gsub("\n", "\n    "))
     end
     section("results", db:rows([[SELECT dataset, split, metric, value, n, step FROM result WHERE run = ?
       ORDER BY 1, 2, 3]], r.id),
@@ -79,6 +93,9 @@ function command.run(args)
           checkpoint
       WHERE run = ? AND deleted IS NULL ORDER BY step]], r.id), { "step", "keep", "value", "bytes", "sha",
         "path" })
+    section("artifacts", db:rows([[SELECT a.name, a.step, a.kind, b.bytes FROM artifact a
+      JOIN blob b ON b.sha256 = a.sha256 WHERE a.run = ? ORDER BY a.name, a.step]], r.id),
+        { "name", "step", "kind", "bytes" })
     section("parameters", params, { "key", "value" })
     local env = extra.env and db:first("SELECT json FROM env WHERE id = ?", extra.env)
     if env then
