@@ -54,8 +54,10 @@ void mimicl_close_orphans(lua_State *L, mimicl *b, bool all) {
     }
 }
 
+typedef mimic_status opener(mimic_ctx *ctx, mimic_scope **out);
+
 /* Opens a scope in a box on the stack. */
-static scope_box *open_scope(lua_State *L, mimicl *b) {
+static scope_box *open_scope(lua_State *L, mimicl *b, opener *open) {
     void *ud;
     lua_Alloc alloc = lua_getallocf(L, &ud);
     scope_box *box = mimicl_new(L, MIMICL_SCOPE, sizeof *box, 0);
@@ -67,9 +69,9 @@ static scope_box *open_scope(lua_State *L, mimicl *b) {
     if (!n)
         luaL_error(L, "not enough memory");
     memset(n, 0, sizeof *n);
-    mimic_status status = mimic_scope_open(b->ctx, &n->scope);
+    mimic_status status = open(b->ctx, &n->scope);
     if (mimicl_retry(L, b, status))
-        status = mimic_scope_open(b->ctx, &n->scope);
+        status = open(b->ctx, &n->scope);
     if (status != MIMIC_OK) {
         node_free(L, n);
         mimicl_raise(L, b);
@@ -95,7 +97,7 @@ static void close_box(lua_State *L, mimicl *b, scope_box *box) {
 }
 
 static int scope_new(lua_State *L) {
-    open_scope(L, mimicl_self(L));
+    open_scope(L, mimicl_self(L), mimic_scope_open);
     return 1;
 }
 
@@ -150,14 +152,23 @@ static int step_done(lua_State *L, int status, lua_KContext ctx) {
     return top - (int)ctx;
 }
 
-static int step(lua_State *L) {
-    mimicl *b = mimicl_self(L);
+static int call_in_scope(lua_State *L, opener *open) {
     luaL_checkany(L, 1);
-    open_scope(L, b);
+    open_scope(L, mimicl_self(L), open);
     lua_insert(L, 1);
     lua_toclose(L, 1);
     lua_callk(L, lua_gettop(L) - 2, LUA_MULTRET, 1, step_done);
     return step_done(L, LUA_OK, 1);
+}
+
+/* m.step(f, ...): f in a scope of its own; its results move outward */
+static int step(lua_State *L) {
+    return call_in_scope(L, mimic_scope_open);
+}
+
+/* m.checkpoint(f, ...): the same, and backward computes again what gradients inside f read */
+static int checkpoint(lua_State *L) {
+    return call_in_scope(L, mimic_checkpoint_open);
 }
 
 static int guard_close(lua_State *L) {
@@ -236,9 +247,10 @@ void mimicl_open_scope(lua_State *L, int b) {
     static const luaL_Reg none[] = {{NULL, NULL}};
     static const luaL_Reg guard_meta[] = {
         {"__gc", guard_close}, {"__close", guard_close}, {NULL, NULL}};
-    static const luaL_Reg functions[] = {
-        {"scope", scope_new},     {"step", step},         {"no_grad", no_grad}, {"named", named},
-        {"push_name", push_name}, {"pop_name", pop_name}, {NULL, NULL}};
+    static const luaL_Reg functions[] = {{"scope", scope_new},       {"step", step},
+                                         {"checkpoint", checkpoint}, {"no_grad", no_grad},
+                                         {"named", named},           {"push_name", push_name},
+                                         {"pop_name", pop_name},     {NULL, NULL}};
     mimicl_class(L, b, MIMICL_SCOPE, "mimic.scope", methods, meta);
     mimicl_class(L, b, MIMICL_GUARD, "mimic.guard", none, guard_meta);
     mimicl_functions(L, b, functions);

@@ -236,6 +236,8 @@ mimic_status mimic_backward(mimic_ctx *ctx, mimic_tensor *loss) {
         older = older_marked(node);
         for (int k = 0; k < node->n_out; k++)
             reached |= node->grad[k] != NULL;
+        if (reached && !st && node->segment)
+            st = mimic_checkpoint_replay(ctx, node);
         if (reached && !st) {
             ctx->place = node->place; /* messages name the line of the forward pass */
             st = run_node(ctx, node);

@@ -111,6 +111,14 @@ static mimic_status make_outputs(mimic_call *c) {
     return st;
 }
 
+/* In a checkpoint only what comes from outside of it is kept, and all of that: a replay makes the
+ * rest. */
+static bool keeps_input(const mimic_node *node, const mimic_op *op, const mimic_tensor *t, int i) {
+    if (!node->segment)
+        return op->keep_in >> i & 1;
+    return !t->node || t->node->segment != node->segment;
+}
+
 /* Writes the application down. Saves move into the node; inputs and outputs are kept as the record
  * says. */
 static mimic_status record(mimic_call *c) {
@@ -129,7 +137,7 @@ static mimic_status record(mimic_call *c) {
         in->dtype = t->dtype;
         in->rank = t->rank;
         memcpy(in->shape, t->shape, sizeof in->shape);
-        if (c->op->keep_in >> i & 1) {
+        if (keeps_input(node, c->op, t, i)) {
             mimic_tensor_retain(t);
             in->kept = t;
         }
@@ -144,13 +152,13 @@ static mimic_status record(mimic_call *c) {
             in->leaf = t;
         }
     }
-    for (int k = 0; k < c->n_save; k++) {
+    for (int k = 0; k < c->n_save && !node->segment; k++) {
         node->save[k] = c->save[k];
         c->save[k] = NULL;
     }
     for (int k = 0; k < c->n_out && !st; k++) {
         mimic_tensor *t = c->out[k];
-        if (c->op->keep_out >> k & 1)
+        if (c->op->keep_out >> k & 1 && !node->segment)
             st = mimic_tensor_view(c->ctx, t, t->rank, t->shape, t->stride, t->offset, c->op->name,
                                    &node->out[k]);
         if (!(MIMIC_BIT(t->dtype) & MIMIC_FLOATS))
@@ -162,6 +170,15 @@ static mimic_status record(mimic_call *c) {
     }
     mimic_node_release(node); /* the outputs hold it now */
     return st;
+}
+
+mimic_status mimic_compute(mimic_call *c) {
+    mimic_status st;
+    if ((st = c->op->shape(c)) || (st = make_outputs(c)))
+        return st;
+    if (!(c->op->flags & MIMIC_OP_VIEW) && (st = c->ctx->backend->kernels[c->op->index](c)))
+        return st;
+    return c->ctx->check_nan ? check_finite(c) : MIMIC_OK;
 }
 
 mimic_status mimic_op_apply(mimic_ctx *ctx, const mimic_op *op, mimic_tensor *const *in, int n_in,
@@ -199,16 +216,13 @@ mimic_status mimic_op_apply(mimic_ctx *ctx, const mimic_op *op, mimic_tensor *co
         }
         differentiable |= c.in[i] && c.in[i]->requires_grad && !(op->no_grad_in >> i & 1);
     }
-    c.save_wanted = differentiable && ctx->grad_enabled && !(op->flags & MIMIC_OP_NO_GRAD);
+    bool taped = differentiable && ctx->grad_enabled && !(op->flags & MIMIC_OP_NO_GRAD);
+    c.save_wanted = taped && !ctx->tape->segment; /* in a checkpoint the replay makes them */
     if (op->flags & MIMIC_OP_RANDOM)
         fill_random(&c);
-    if ((st = op->shape(&c)) || (st = make_outputs(&c)))
+    if ((st = mimic_compute(&c)))
         goto done;
-    if (!(op->flags & MIMIC_OP_VIEW) && (st = ctx->backend->kernels[op->index](&c)))
-        goto done;
-    if (ctx->check_nan && (st = check_finite(&c)))
-        goto done;
-    if (c.save_wanted && (st = record(&c)))
+    if (taped && (st = record(&c)))
         goto done;
     for (int k = 0; k < c.n_out; k++) {
         out[k] = c.out[k];

@@ -31,6 +31,7 @@ mimic_status mimic_node_new(mimic_ctx *ctx, const mimic_op *op, int n_in, mimic_
     node->n_out = op->n_out;
     node->n_save = op->n_save;
     node->place = ctx->place;
+    node->segment = ctx->tape->segment;
     node->prev = ctx->tape->last;
     if (node->prev)
         node->prev->next = node;

@@ -20,6 +20,8 @@ typedef struct mimic_node_in {
 struct mimic_node {
     uint32_t refs, mark; /* mark: number of the backward pass that reaches it */
     uint8_t state, n_in, n_out, n_save;
+    bool wanted;      /* during a replay: something reads its results */
+    uint32_t segment; /* of the checkpoint it was made in and whose replay is due; 0 = none */
     mimic_ctx *ctx;
     const mimic_op *op;
     const char *place;
@@ -37,12 +39,19 @@ struct mimic_tape {
     mimic_node *dying; /* nodes being released: a loop instead of a recursion of any depth */
     bool draining;
     uint32_t mark;
+    uint32_t segment, last_segment; /* the checkpoint now open, 0 = none; the newest number */
 };
 
 /* An empty node at the end of the tape, held once; the caller fills in[] as far as n_in. */
 mimic_status mimic_node_new(mimic_ctx *ctx, const mimic_op *op, int n_in, mimic_node **out);
 /* Drops what the node holds and takes it off the tape; its name and place stay for messages. */
 void mimic_node_drop(mimic_node *node, enum mimic_node_state state);
+/* Shape rule, memory and kernel of a call whose inputs are in place (dispatch.c). On failure the
+ * results made so far are left in out[] and save[] for the caller to release. */
+mimic_status mimic_compute(mimic_call *c);
+/* Computes again what the gradients of `last`'s checkpoint read, `last` being the newest node of it
+ * that this backward pass reaches; from then on these are ordinary nodes. */
+mimic_status mimic_checkpoint_replay(mimic_ctx *ctx, mimic_node *last);
 /* MIMIC_ESTATE with the reason why a node that is not live has no gradient any more. */
 mimic_status mimic_node_gone(mimic_ctx *ctx, const mimic_node *node);
 

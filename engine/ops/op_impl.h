@@ -146,5 +146,10 @@ const mimic_backend *mimic_cpu_backend(const char *isa, char *names, size_t size
 mimic_status mimic_tape_init(mimic_ctx *ctx);
 void mimic_tape_close(mimic_ctx *ctx);
 void mimic_tape_clear(mimic_ctx *ctx); /* drops all nodes */
+/* A checkpoint (autograd/checkpoint.c) lasts as long as its scope. begin: its number, or 0 when the
+ * tape is off or an outer one is open. end: constants made inside that the replay reads move out of
+ * the scope with that id. */
+uint32_t mimic_checkpoint_begin(mimic_ctx *ctx);
+void mimic_checkpoint_end(mimic_ctx *ctx, uint32_t segment, uint32_t scope);
 
 #endif

@@ -6,7 +6,9 @@ struct mimic_scope {
     mimic_ctx *ctx; /* NULL once closed */
     mimic_scope *outer;
     uint32_t id;
-    int name_depth; /* of the name stack when opened: cut back to at close */
+    bool checkpoint;  /* opened by mimic_checkpoint_open: its graph outlives it */
+    uint32_t segment; /* the stretch of the tape it marks, or 0 */
+    int name_depth;   /* of the name stack when opened: cut back to at close */
     mimic_tensor *tensors;
     bool released;   /* the handle was given back while open */
     mimic_ctx *home; /* whose slab the handle is from: it may outlive the context */
@@ -50,12 +52,23 @@ mimic_status mimic_scope_open(mimic_ctx *ctx, mimic_scope **out) {
     return MIMIC_OK;
 }
 
+mimic_status mimic_checkpoint_open(mimic_ctx *ctx, mimic_scope **out) {
+    mimic_status st = mimic_scope_open(ctx, out);
+    if (st)
+        return st;
+    (*out)->checkpoint = true;
+    (*out)->segment = mimic_checkpoint_begin(ctx);
+    return MIMIC_OK;
+}
+
 static void close_top(mimic_ctx *ctx) {
     mimic_scope *s = ctx->scopes->top;
+    if (s->segment)
+        mimic_checkpoint_end(ctx, s->segment, s->id);
     ctx->scopes->top = s->outer;
     ctx->scopes->depth--;
     mimic_set_name_depth(ctx, s->name_depth);
-    if (!s->outer && ctx->tape)
+    if (!s->outer && ctx->tape && !s->checkpoint)
         mimic_tape_clear(ctx);
     while (s->tensors) {
         mimic_tensor *t = s->tensors;
@@ -99,6 +112,10 @@ static void move(mimic_tensor *t, mimic_scope *s) {
     mimic_tensor_unlink(t);
     t->scope = s ? s->id : 0;
     mimic_tensor_link(t, s ? &s->tensors : &t->ctx->tensors);
+}
+
+void mimic_scope_move_out(mimic_tensor *t) {
+    move(t, t->ctx->scopes->top->outer);
 }
 
 void mimic_scope_forget(mimic_tensor *t) {

@@ -94,7 +94,8 @@ void mimic_scopes_close(mimic_ctx *ctx);
 void mimic_scope_add(mimic_ctx *ctx, mimic_tensor *t);
 void mimic_tensor_link(mimic_tensor *t, mimic_tensor **list);
 void mimic_tensor_unlink(mimic_tensor *t);
-void mimic_scope_forget(mimic_tensor *t); /* from now on t lives as long as its references */
+void mimic_scope_move_out(mimic_tensor *t); /* to the scope around the innermost */
+void mimic_scope_forget(mimic_tensor *t);   /* from now on t lives as long as its references */
 
 static inline float mimic_bf16_to_f32(uint16_t b) {
     union {

@@ -10,7 +10,7 @@ local mae = {}
 --- Every key of a MAE and its default, encoder keys as vit.defaults.
 mae.defaults = {
     preset = "vit_b16", img = 224, patch = false, dim = false, depth = false, heads = false,
-    mlp_ratio = 4, channels = 3, gelu = "erf", init = "mae",
+    mlp_ratio = 4, channels = 3, gelu = "erf", init = "mae", checkpoint = false,
     decoder = { dim = 512, depth = 8, heads = 16 },
 }
 
@@ -30,7 +30,7 @@ function MAE:init(c)
     self:buffer("decoder_pos_embed", posembed.sincos(d.dim, self.grid))
     self:child("decoder_blocks", nn.Blocks {
         dim = d.dim, depth = d.depth, heads = d.heads, mlp_ratio = c.mlp_ratio, gelu = c.gelu,
-        init = c.init,
+        init = c.init, checkpoint = c.checkpoint,
     })
     self:child("decoder_norm", nn.LayerNorm(d.dim))
     self:child("decoder_pred", nn.Linear(d.dim, c.patch * c.patch * c.channels, { init = c.init }))

@@ -25,6 +25,7 @@ vit.defaults = {
     pos = "learned",               -- learned | sincos (fixed)
     init = "timm",                 -- mae | timm | moco
     drop_path = 0,
+    checkpoint = false,            -- true: a block's activations are computed again in backward (same bits)
 }
 
 --- Fills a model table: defaults, then the preset where patch, dim, depth or heads is false or absent.

@@ -50,6 +50,48 @@ function TestNn:test_initial_ranges()
     lu.assertTrue(head > 0 and head < 1e-4)
 end
 
+-- Loss, gradients by name and peak memory of one training step.
+local function training_step(model, loss_of)
+    local out = { grads = {} }
+    m.reset_peak()
+    m.step(function()
+        m.set_step(5)
+        local loss = loss_of(model)
+        out.loss = loss:item()
+        loss:backward()
+    end)
+    out.peak = m.memory().peak
+    for _, p in ipairs(model:parameters()) do
+        if p.tensor.grad then out.grads[p.name] = p.tensor.grad:tolist() end
+    end
+    return out
+end
+
+function TestNn:test_checkpointed_blocks_give_the_same_bits_in_less_memory()
+    local vit = with(tiny, { depth = 6, drop_path = 0.3, classes = 4 })
+    local mae = with(tiny, { depth = 6, decoder = { dim = 16, depth = 4, heads = 2 } })
+    local images = m.rand_normal { 32, 3, 16, 16 }
+    local labels = {}
+    for i = 1, 32 do labels[i] = i % 4 end
+    labels = m.tensor(labels, "i32")
+    local cases = {
+        { m.vit.new, vit, function(net) return m.cross_entropy(net(images), labels) end },
+        { m.mae.new, mae, function(net)
+            return (net(images, net:noise(32), { mask = 0.75, norm_pix = true, on = "masked" }))
+        end },
+    }
+    for _, case in ipairs(cases) do
+        local new, settings, loss_of = table.unpack(case)
+        local plain = training_step(new(settings, 1):train(), loss_of)
+        collectgarbage()
+        local saving = training_step(new(with(settings, { checkpoint = true }), 1):train(), loss_of)
+        collectgarbage()
+        lu.assertEquals(saving.loss, plain.loss)
+        lu.assertEquals(saving.grads, plain.grads)
+        lu.assertTrue(saving.peak < 0.6 * plain.peak, saving.peak .. " of " .. plain.peak)
+    end
+end
+
 function TestNn:test_shape_error_names_the_module()
     local model = m.vit.new(with(tiny, { classes = 4 }), 0)
     model.blocks["2"].attn.qkv.weight = m.zeros { 72, 25 }

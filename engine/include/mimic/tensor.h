@@ -74,6 +74,11 @@ mimic_status mimic_scope_open(mimic_ctx *ctx, mimic_scope **out);
  * mimic_scope_release only). Closing the outermost scope also clears the tape. */
 void mimic_scope_close(mimic_scope *scope);
 void mimic_scope_release(mimic_scope *scope);
+/* A scope that is also a checkpoint: of the operators applied while it is open the tape keeps only
+ * the inputs from outside; backward computes the rest again, with the same bits (random operators
+ * included). Costs about one more forward pass of the stretch and saves its activations. Keep
+ * its results before closing. One inside another belongs to the outer one. */
+mimic_status mimic_checkpoint_open(mimic_ctx *ctx, mimic_scope **out);
 /* Moves t to the scope around `scope` (or out of all scopes). */
 mimic_status mimic_scope_keep(mimic_scope *scope, mimic_tensor *t);
 int mimic_scope_depth(const mimic_ctx *ctx);

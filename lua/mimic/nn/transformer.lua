@@ -93,9 +93,9 @@ return function(nn)
     --- Blocks "0".."depth-1"; drop path grows linearly from 0 to c.drop_path.
     ---@class nn.Blocks: nn.Module
     nn.Blocks = nn.class "blocks"
-    ---@param c table as nn.Block, with depth
+    ---@param c table as nn.Block, with depth and checkpoint (keep only the blocks' inputs for backward)
     function nn.Blocks:init(c)
-        self.depth = c.depth
+        self.depth, self.checkpoint = c.depth, c.checkpoint
         for i = 0, c.depth - 1 do
             local rate = c.depth > 1 and (c.drop_path or 0) * i / (c.depth - 1) or 0
             self:child(tostring(i), nn.Block {
@@ -107,7 +107,14 @@ return function(nn)
     --- Returns residual stream and pending branch: x + branch is the stack's output.
     function nn.Blocks:forward(x)
         local branch
-        for i = 0, self.depth - 1 do x, branch = self[tostring(i)](x, branch) end
+        for i = 0, self.depth - 1 do
+            local block = self[tostring(i)]
+            if self.checkpoint then
+                x, branch = m.checkpoint(block, x, branch)
+            else
+                x, branch = block(x, branch)
+            end
+        end
         return x, branch
     end
 end
