@@ -327,6 +327,13 @@ static int db_flush(lua_State *L) {
     return 0;
 }
 
+/* db:rewind(run, step): takes back a run's metrics after a step. */
+static int db_rewind(lua_State *L) {
+    mimicl *b = mimicl_self(L);
+    mimicl_ok(L, b, mimic_db_rewind(self(L), luaL_checkinteger(L, 2), luaL_checkinteger(L, 3)));
+    return 0;
+}
+
 static int db_put_blob(lua_State *L) {
     mimicl *b = mimicl_self(L);
     mimic_db *db = self(L);
@@ -372,21 +379,14 @@ static int db_index(lua_State *L) {
 }
 
 void mimicl_open_db(lua_State *L, int b) {
-    static const luaL_Reg methods[] = {{"exec", db_exec},
-                                       {"rows", db_rows},
-                                       {"each", db_each},
-                                       {"first", db_first},
-                                       {"begin", db_begin},
-                                       {"commit", db_commit},
-                                       {"rollback", db_rollback},
-                                       {"tx", db_tx},
-                                       {"log", db_log},
-                                       {"flush", db_flush},
-                                       {"put_blob", db_put_blob},
-                                       {"get_blob", db_get_blob},
-                                       {"last_id", db_last_id},
-                                       {"close", db_close},
-                                       {NULL, NULL}};
+    static const luaL_Reg methods[] = {{"exec", db_exec},         {"rows", db_rows},
+                                       {"each", db_each},         {"first", db_first},
+                                       {"begin", db_begin},       {"commit", db_commit},
+                                       {"rollback", db_rollback}, {"tx", db_tx},
+                                       {"log", db_log},           {"flush", db_flush},
+                                       {"rewind", db_rewind},     {"put_blob", db_put_blob},
+                                       {"get_blob", db_get_blob}, {"last_id", db_last_id},
+                                       {"close", db_close},       {NULL, NULL}};
     static const luaL_Reg meta[] = {
         {"__index", db_index}, {"__gc", db_gc}, {"__close", db_gc}, {NULL, NULL}};
     static const luaL_Reg none[] = {{NULL, NULL}};

@@ -217,7 +217,13 @@ mimic_status mimic_db_exec(mimic_db *db, const char *sql, const mimic_value *bin
         if (!blank(tail) && n_bind > 0)
             st = mimic_fail(db->ctx, MIMIC_EINVAL,
                             "%s: several statements cannot have bound values", db->path);
-        else if (!blank(tail) && db->write && !db->in_tx) {
+        else if (!blank(tail) && row) {
+            char next[208];
+            excerpt(tail, next);
+            st = mimic_fail(db->ctx, MIMIC_EINVAL,
+                            "%s: rows come from one statement, and here a second one begins: %.60s",
+                            db->path, next);
+        } else if (!blank(tail) && db->write && !db->in_tx) {
             st = mimic_db_begin(db, false); /* all or none */
             own_tx = st == MIMIC_OK;
         }

@@ -265,22 +265,9 @@ end
 ---@param step integer|nil
 function results:rewind(id, step)
     local db = self.db
-    db:flush()
     step = step or -1
+    db:rewind(id, step)
     db:tx(function()
-        db:exec("DELETE FROM metric WHERE series IN (SELECT id FROM series WHERE run = ?1) AND step > ?2",
-            id, step)
-        db:exec([[WITH s AS (SELECT s.id, count(k.step) n, count(*) FILTER (WHERE k.step IS NOT NULL AND
-          k.value IS NULL) bad_n,
-            min(k.step) FILTER (WHERE k.value IS NULL) bad_step, max(k.step) last_step, min(k.value) lo,
-              max(k.value) hi
-            FROM series s LEFT JOIN metric k ON k.series = s.id WHERE s.run = ?1 GROUP BY s.id)
-          UPDATE series SET n = s.n, bad_n = s.bad_n, bad_step = s.bad_step, last_step = s.last_step, lo =
-            s.lo, hi = s.hi,
-            last = (SELECT value FROM metric k WHERE k.series = s.id AND k.step = s.last_step),
-            lo_step = (SELECT min(step) FROM metric k WHERE k.series = s.id AND k.value = s.lo),
-            hi_step = (SELECT min(step) FROM metric k WHERE k.series = s.id AND k.value = s.hi)
-          FROM s WHERE series.id = s.id]], id)
         db:exec("DELETE FROM artifact WHERE run = ? AND step > ?", id, step)
         db:exec([[DELETE FROM confusion WHERE run = ?1 AND (dataset, split) IN
           (SELECT dataset, split FROM result WHERE run = ?1 AND coalesce(step, ?2 + 1) > ?2)]], id, step)

@@ -92,7 +92,17 @@ local function size_of(tensors)
     return bytes
 end
 
--- Which checkpoints stay: the last two, the best by value, the final one.
+-- Whether a checkpoint was made inside an epoch; one whose file cannot be read is not worth asking.
+local function is_inside(self, c)
+    local ok, file = pcall(m.safetensors.open, self.store:file(c.path))
+    if not ok then return false end
+    local inside = file:meta("inside")
+    file:close()
+    return inside ~= nil
+end
+
+-- Which checkpoints stay: the last two, the best by value, the final one; of those made inside an epoch
+-- the newest alone, and only until a later one is whole.
 local function retain(self, goal)
     local list = self.store:checkpoints(self.id)
     local best
@@ -100,9 +110,11 @@ local function retain(self, goal)
     for _, c in ipairs(list) do
         if c.value and (not best or (c.value - best.value) * sign > 0) then best = c end
     end
-    local drop = {}
+    local drop, kept = {}, 0
     for i, c in ipairs(list) do
-        if i > keep_last and c ~= best and c.keep ~= "pin" then
+        local passing = i > 1 and is_inside(self, c)
+        kept = kept + (passing and 0 or 1)
+        if (passing or kept > keep_last) and c ~= best and c.keep ~= "pin" then
             drop[#drop + 1] = c
         elseif c.keep ~= "pin" then
             local keep = c == best and "best" or "last"
@@ -116,7 +128,7 @@ end
 ---@param step integer
 ---@param tensors {[1]: string, [2]: any}[]
 ---@param meta table deterministic: the file's hash is the run's fingerprint
----@param opts {final: boolean?, value: number?, goal: string?}|nil
+---@param opts {final: boolean?, value: number?, goal: string?, inside: boolean?}|nil inside: of an epoch
 ---@return string path
 function Run:checkpoint(step, tensors, meta, opts)
     opts = opts or {}
@@ -130,7 +142,8 @@ function Run:checkpoint(step, tensors, meta, opts)
             step, need / 2 ^ 20, store.dir, free / 2 ^ 20), 0)
     end
     store.db:flush()
-    local metadata = { mimic = config.json(meta or {}), step = tostring(step) }
+    local metadata = { mimic = config.json(meta or {}), step = tostring(step),
+        inside = opts.inside and "an epoch" or nil }
     local sha, bytes = m.safetensors.save(path, tensors, metadata)
     local value = opts.value and number(opts.value)
     store:add_checkpoint(self.id, {

@@ -76,7 +76,8 @@ function Loop:save(value, goal, final)
         loss_sum = pack(self.loss_sum), loss_count = self.loss_count,
         task = spec.save and spec.save() or nil,
     }
-    self.run:checkpoint(at.update, tensors, meta, { value = value, goal = goal, final = final })
+    self.run:checkpoint(at.update, tensors, meta,
+        { value = value, goal = goal, final = final, inside = at.position > 0 })
     self.saved, self.saved_epoch = at.update, at.epoch
     self.saved_at = m.sys.clock()
 end

@@ -190,6 +190,10 @@ function TestCommands.test_query_forms()
     lu.assertNotEquals(err, "")
     lu.assertEquals(#json "query --json 'SELECT id FROM run'", 1)
     lu.assertEquals((run "query 'SELEC 1'"), 2)
+    local two, out, why = run "query 'SELECT 1; SELECT 2'"
+    lu.assertEquals({ two, out }, { 2, "" })
+    lu.assertStrContains(why, "rows come from one statement, and here a second one begins: SELECT 2")
+    lu.assertStrContains(ok "query 'SELECT 1 AS one; -- and no more'", "one")
 end
 
 function TestCommands.test_report()

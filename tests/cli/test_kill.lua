@@ -55,8 +55,8 @@ local function record(db)
           ORDER BY 1, 2, 3]]),
         rows(db, [[SELECT r.name AS run, a.name, a.step, hex(a.sha256) AS sha FROM artifact a
           JOIN run r ON r.id = a.run ORDER BY 1, 2, 3]]),
-        rows(db, [[SELECT r.name AS run, max(c.step) AS step, hex(c.sha256) AS sha FROM checkpoint c
-          JOIN run r ON r.id = c.run WHERE c.keep = 'pin' GROUP BY r.id ORDER BY 1]]),
+        rows(db, [[SELECT r.name AS run, c.step, c.keep, hex(c.sha256) AS sha FROM checkpoint c
+          JOIN run r ON r.id = c.run WHERE c.deleted IS NULL ORDER BY 1, 2]]),
         rows(db, "SELECT name, state, step FROM run ORDER BY 1"),
     }
 end
@@ -151,6 +151,54 @@ function TestKill.test_ctrl_c_saves_and_tells_how_to_go_on()
         lu.assertEquals(rows("cut.db", "SELECT state FROM run")[1].state, "interrupted")
         lu.assertEquals((shell.run(dir, "resume mimic --quiet --db cut.db")), 0)
     end
+    lu.assertEquals(record("cut.db"), whole)
+end
+
+-- The second signal does not wait for the end of the step; what was saved is there, and no more is lost.
+function TestKill.test_a_second_ctrl_c_stops_at_once()
+    shell.write(dir .. "/slow.lua", [[
+        local m = require "mimic"
+        m.experiment.task("slow", { defaults = { seconds = 60 }, run = function(run)
+            local last = run:resume()
+            for step = (last and last.step or 0) + 1, 3 do
+                run:log(step, { loss = 1 / step })
+                if step == 3 and not last then
+                    io.stdout:write("ready\n"):flush()
+                    local x, till = m.ones { 64, 64 }, m.sys.clock() + run.config.seconds
+                    while m.sys.clock() < till do x:matmul(x):free() end -- one long step
+                end
+                run:checkpoint(step, { { "x", m.tensor { step + 0.0 } } }, {}, { final = step == 3 })
+                if run:interrupted() then run:stop() end
+            end
+            run:result("none", "test", "acc", 50, 2, 3)
+        end })
+        m.experiment "slow":run { kind = "slow" }]])
+    local began = m.sys.clock()
+    local pipe = io.popen(([[cd '%s'; '%s' run slow.lua --quiet --db cut.db > out.txt 2> err.txt & p=$!
+        cd '%s'; i=0; until grep -qs ready out.txt || [ $i = 200 ]; do sleep 0.05; i=$((i+1)); done
+        kill -INT $p; sleep 0.3; kill -INT $p; wait $p; echo $?]]):format(dir, shell.mimic, dir))
+    local code = pipe:read("n")
+    pipe:close()
+    local seconds, err = m.sys.clock() - began, shell.read(dir .. "/err.txt")
+    lu.assertEquals(code, 130, err)
+    lu.assertTrue(seconds < 30, ("stopped after %.1f s"):format(seconds))
+    lu.assertStrContains(err, "saved at step 2; continue with")
+    lu.assertEquals(rows("cut.db", "SELECT state FROM run"), { { state = "interrupted" } })
+    lu.assertEquals(#rows("cut.db", "SELECT step FROM metric"), 3) -- the step's own value too
+    lu.assertEquals((shell.run(dir, "run slow.lua --quiet --db cut.db")), 0)
+    lu.assertEquals(rows("cut.db", "SELECT step, value FROM curve WHERE name = 'loss' ORDER BY step"),
+        { { step = 1, value = 1.0 }, { step = 2, value = 1 / 2 }, { step = 3, value = 1 / 3 } })
+    lu.assertEquals(rows("cut.db", "SELECT state, attempt FROM run"), { { state = "done", attempt = 2 } })
+end
+
+-- The same in the middle of training: the bits are those of an undisturbed run.
+function TestKill.test_two_ctrl_c_in_training_lose_nothing()
+    local whole, seconds = reference("stage=finetune")
+    fresh()
+    local twice = "timeout --preserve-status -s INT -k 0.02 " -- then KILL, if it is not gone by then
+    start("cut.db", "stage=finetune", twice .. ("%.2f"):format(seconds * 0.6))
+    local code, out, err = start("cut.db", "stage=finetune")
+    lu.assertEquals(code, 0, out .. err)
     lu.assertEquals(record("cut.db"), whole)
 end
 

@@ -219,6 +219,33 @@ function TestRuns.test_without_a_checkpoint_it_begins_anew()
     lu.assertEquals(counts, 6)
 end
 
+function TestRuns.test_checkpoints_inside_an_epoch_stay_until_a_later_one_is_whole()
+    m.experiment.task("epochs", { defaults = { stop = 0 }, run = function(r)
+        local last = r:resume()
+        for step = (last and last.step or 0) + 1, 9 do
+            r:log(step, { loss = step })
+            r:checkpoint(step, { { "x", m.tensor { step + 0.0 } } }, {},
+                { inside = step % 3 ~= 0, final = step == 9 })
+            if step == r.config.stop and not last then r:stop() end
+        end
+    end })
+    local function kept(id)
+        return rows("SELECT step, keep FROM checkpoint WHERE run = ? AND deleted IS NULL ORDER BY step", id)
+    end
+    local exp = m.experiment "inside"
+    local function try(stop)
+        return pcall(exp.run, exp, { kind = "epochs", config = { stop = stop } })
+    end
+    local ends = { { step = 6, keep = "last" }, { step = 9, keep = "pin" } }
+    local _, whole = try(0)
+    lu.assertEquals(kept(whole.id), ends)
+    lu.assertFalse((try(8))) -- stopped inside the last epoch
+    lu.assertEquals(kept(whole.id + 1), { { step = 6, keep = "last" }, { step = 8, keep = "last" } })
+    lu.assertTrue((try(8)))
+    lu.assertEquals(kept(whole.id + 1), ends)
+    lu.assertEquals(kept(whole.id), ends)
+end
+
 function TestRuns.test_retention_keeps_two_best_and_final()
     local r = run { steps = 12, every = 1 }
     local list = rows("SELECT step, keep FROM checkpoint WHERE run = ? AND deleted IS NULL ORDER BY step",

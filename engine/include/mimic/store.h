@@ -74,8 +74,8 @@ const char *mimic_db_path(const mimic_db *db);
 /* Runs one statement with bound values, as many as it has parameters; each row is given to `row`
  * (may be NULL), which returns false to stop. Texts and blobs in `values` live during that call.
  * Outside mimic_db_begin each statement is its own transaction under the lock. Without bound values
- * `sql` may hold several statements: all are done or none. BEGIN, COMMIT, SAVEPOINT and the pragmas
- * that mimic_db_open sets are refused. */
+ * and `row` it may hold several statements: all are done or none. BEGIN, COMMIT, SAVEPOINT and the
+ * pragmas that mimic_db_open sets are refused. */
 typedef bool (*mimic_row_fn)(void *user, int columns, const char *const *names,
                              const mimic_value *values);
 mimic_status mimic_db_exec(mimic_db *db, const char *sql, const mimic_value *bind, int n_bind,
