@@ -162,6 +162,7 @@ void mimicl_open_op(lua_State *L, int b); /* after tensor: adds methods to its c
 void mimicl_open_scope(lua_State *L, int b);
 void mimicl_open_context(lua_State *L, int b);
 void mimicl_open_optim(lua_State *L, int b);
+void mimicl_open_profile(lua_State *L, int b);
 void mimicl_open_image(lua_State *L, int b);
 void mimicl_open_data(lua_State *L, int b);
 void mimicl_open_analysis(lua_State *L, int b);

@@ -2,6 +2,7 @@
  * memory as it goes. The order is that of the tape, so sums of gradients have one order. */
 #include <string.h>
 
+#include "autograd/profile.h"
 #include "autograd/tape.h"
 #include "ops/shape_util.h"
 
@@ -17,6 +18,18 @@ static bool exclusive(const mimic_tensor *t) {
            t->dtype != MIMIC_BF16;
 }
 
+/* dst += src, both contiguous, equal shapes. */
+static mimic_status accumulate(mimic_ctx *ctx, mimic_tensor *dst, const mimic_tensor *src) {
+    int64_t start = mimic_profiling(ctx) ? mimic_profile_now() : 0, n = mimic_numel(src);
+    mimic_status st = ctx->backend->accumulate(ctx, (mimic_dtype)dst->dtype, mimic_data(dst),
+                                               (mimic_dtype)src->dtype, mimic_data(src), n);
+    if (start)
+        mimic_profile_event_add(ctx, "accumulate", start,
+                                (double)n * (double)(2 * mimic_dtype_size((mimic_dtype)dst->dtype) +
+                                                     mimic_dtype_size((mimic_dtype)src->dtype)));
+    return st;
+}
+
 /* *slot += g; takes over the reference to g. */
 static mimic_status add_to(mimic_ctx *ctx, mimic_tensor **slot, mimic_tensor *g) {
     mimic_status st = MIMIC_OK;
@@ -30,9 +43,7 @@ static mimic_status add_to(mimic_ctx *ctx, mimic_tensor **slot, mimic_tensor *g)
             if ((st = mimic_apply_1(ctx, &mimic_op_contiguous, g, &dense)))
                 goto done;
         }
-        const mimic_tensor *src = dense ? dense : g;
-        st = ctx->backend->accumulate(ctx, (mimic_dtype)(*slot)->dtype, mimic_data(*slot),
-                                      (mimic_dtype)src->dtype, mimic_data(src), mimic_numel(src));
+        st = accumulate(ctx, *slot, dense ? dense : g);
         goto done;
     }
     mimic_dtype wide = mimic_accum_dtype((mimic_dtype)(*slot)->dtype);
@@ -62,9 +73,7 @@ static mimic_status add_to_leaf(mimic_ctx *ctx, mimic_tensor *leaf, mimic_tensor
         return st;
     if (!mimic_tensor_contiguous(g) && (st = mimic_apply_1(ctx, &mimic_op_contiguous, g, &dense)))
         return st;
-    const mimic_tensor *src = dense ? dense : g;
-    st = ctx->backend->accumulate(ctx, (mimic_dtype)leaf->grad->dtype, mimic_data(leaf->grad),
-                                  (mimic_dtype)src->dtype, mimic_data(src), mimic_numel(src));
+    st = accumulate(ctx, leaf->grad, dense ? dense : g);
     mimic_tensor_release(dense);
     return st;
 }
@@ -227,6 +236,7 @@ mimic_status mimic_backward(mimic_ctx *ctx, mimic_tensor *loss) {
     bool enabled = ctx->grad_enabled;
     const char *place = ctx->place;
     ctx->grad_enabled = false;
+    mimic_profile_phase(ctx, true);
     mimic_node *node = loss->node;
     node->grad[loss->node_out] = one;
     for (mimic_node *n = node; n; n = older_marked(n)) /* none may vanish under the walk */
@@ -247,5 +257,6 @@ mimic_status mimic_backward(mimic_ctx *ctx, mimic_tensor *loss) {
     }
     ctx->grad_enabled = enabled;
     ctx->place = place;
+    mimic_profile_phase(ctx, false);
     return st;
 }

@@ -4,6 +4,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "autograd/profile.h"
 #include "autograd/tape.h"
 #include "ops/shape_util.h"
 
@@ -82,8 +83,6 @@ static bool all_finite(const mimic_tensor *t) {
 }
 
 static mimic_status check_finite(mimic_call *c) {
-    if (c->op->flags & MIMIC_OP_VIEW)
-        return MIMIC_OK;
     for (int k = 0; k < c->n_out; k++)
         if (!all_finite(c->out[k])) {
             const char *place = c->ctx->place;
@@ -174,10 +173,15 @@ static mimic_status record(mimic_call *c) {
 
 mimic_status mimic_compute(mimic_call *c) {
     mimic_status st;
+    int64_t start = mimic_profiling(c->ctx) ? mimic_profile_now() : 0;
     if ((st = c->op->shape(c)) || (st = make_outputs(c)))
         return st;
-    if (!(c->op->flags & MIMIC_OP_VIEW) && (st = c->ctx->backend->kernels[c->op->index](c)))
+    if (c->op->flags & MIMIC_OP_VIEW)
+        return MIMIC_OK;
+    if ((st = c->ctx->backend->kernels[c->op->index](c)))
         return st;
+    if (start)
+        mimic_profile_call(c, start);
     return c->ctx->check_nan ? check_finite(c) : MIMIC_OK;
 }
 

@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "autograd/optim_impl.h"
+#include "autograd/profile.h"
 
 #define SEGMENT_ALIGN 64 /* elements */
 
@@ -272,9 +273,15 @@ mimic_status mimic_optim_step(mimic_optim *opt, double lr, double grad_scale, do
                           .eps = o->cfg.eps,
                           .grad_scale = grad_scale,
                           .t = o->t + 1};
+    int64_t start = mimic_profiling(o->ctx) ? mimic_profile_now() : 0;
     st = o->ctx->backend->optim_step(o->ctx, &a);
     if (st == MIMIC_OK)
         o->t++;
+    if (start) /* w, g and each moment are read and written, a shadow is written */
+        mimic_profile_event_add(
+            o->ctx, "optimizer", start,
+            (double)o->total *
+                ((a.v ? 8.0 : 6.0) * (double)mimic_dtype_size(o->dtype) + (a.shadow ? 2.0 : 0.0)));
     return st;
 }
 

@@ -64,6 +64,7 @@ void mimic_close(mimic_ctx *ctx) {
     mimic_scopes_close(ctx);
     mimic_tensors_close(ctx);
     mimic_tape_close(ctx);
+    mimic_profile_close(ctx);
     mimic_pool_close(ctx);
     mimic_intern_close(ctx);
     mimic_free_raw(ctx, ctx->message);

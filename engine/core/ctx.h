@@ -9,6 +9,7 @@ typedef struct mimic_pool mimic_pool;
 typedef struct mimic_threads_pool mimic_threads_pool;
 typedef struct mimic_tape mimic_tape;
 typedef struct mimic_scopes mimic_scopes;
+typedef struct mimic_profile mimic_profile;
 typedef struct mimic_backend mimic_backend;
 
 enum { MIMIC_NAME_DEPTH = 32, MIMIC_MESSAGE_SIZE = 8192, MIMIC_SLAB_CLASSES = 24 };
@@ -34,6 +35,8 @@ struct mimic_ctx {
     mimic_threads_pool *threads;  /* core/threads.c */
     mimic_tape *tape;             /* autograd/tape.c */
     mimic_scopes *scopes;         /* tensor/scope.c */
+    mimic_profile *profile;       /* autograd/profile.c: where events go, NULL = off */
+    mimic_profile *recorded;      /* the events of the last profile */
     const mimic_backend *backend;
     uint64_t seed, step;
     uint32_t next_stream;

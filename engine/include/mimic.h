@@ -16,6 +16,7 @@
 #include "mimic/core.h"
 #include "mimic/tensor.h"
 #include "mimic/op.h"
+#include "mimic/profile.h"
 #include "mimic/optim.h"
 #include "mimic/image.h"
 #include "mimic/data.h"

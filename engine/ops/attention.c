@@ -36,6 +36,13 @@ static mimic_status attention_vjp(mimic_vjp *g) {
     return mimic_apply1(g->ctx, &mimic_op_attention_bwd, &g->attrs, &g->din[0], 4, in);
 }
 
+/* q k^T and p v; backward: the scores again, dp, dv, dq, dk. */
+static double attention_flops(const mimic_call *c) {
+    const mimic_tensor *y = c->op == &mimic_op_attention ? c->out[0] : c->in[0];
+    int products = c->op == &mimic_op_attention ? 2 : 5;
+    return 2.0 * products * (double)mimic_numel(y) * (double)y->shape[1];
+}
+
 const mimic_op mimic_op_attention = {
     .name = "attention",
     .index = MIMIC_OP_attention,
@@ -49,6 +56,7 @@ const mimic_op mimic_op_attention = {
     .attrs = {{"heads", MIMIC_ATTR_I64, NAN, NULL}},
     .shape = attention_shape,
     .vjp = attention_vjp,
+    .flops = attention_flops,
     .inputs = "qkv",
     .cases = "qkv[2,5,24] heads=2; qkv[1,1,9] heads=1; qkv[1,70,48] heads=1; qkv[2,50,96] heads=1; "
              "qkv[3,17,30] heads=2; qkv[2,33,96]:bf16 heads=2; qkv[0,4,12] heads=2",
@@ -87,6 +95,7 @@ const mimic_op mimic_op_attention_bwd = {
     .dtypes = MIMIC_FLOATS,
     .attrs = {{"heads", MIMIC_ATTR_I64, NAN, NULL}},
     .shape = attention_bwd_shape,
+    .flops = attention_flops,
     .inputs = "dy qkv y lse",
     .cases =
         "dy[2,5,8] qkv[2,5,24] y[2,5,8] lse[2,2,5]=4 heads=2; dy[1,70,16] qkv[1,70,48] y[1,70,16] "

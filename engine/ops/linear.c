@@ -77,6 +77,10 @@ static mimic_status linear_vjp(mimic_vjp *g) {
     return s;
 }
 
+static double linear_flops(const mimic_call *c) {
+    return 2.0 * (double)mimic_numel(c->out[0]) * (double)c->in[1]->shape[1];
+}
+
 const mimic_op mimic_op_linear = {
     .name = "linear",
     .index = MIMIC_OP_linear,
@@ -89,6 +93,7 @@ const mimic_op mimic_op_linear = {
     .attrs = {{"act", MIMIC_ATTR_ENUM, 0, ACTS}},
     .shape = linear_shape,
     .vjp = linear_vjp,
+    .flops = linear_flops,
     .inputs = "x weight bias?",
     .cases =
         "x[2,5,8] weight[12,8] bias[12]; x[3,7] weight[5,7]; x[70,33] weight[65,33] bias[65] "

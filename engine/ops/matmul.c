@@ -91,6 +91,12 @@ static mimic_status matmul_vjp(mimic_vjp *g) {
     return s;
 }
 
+static double matmul_flops(const mimic_call *c) {
+    const mimic_tensor *a = c->in[0];
+    int64_t inner = a->shape[a->rank - (c->attrs.v[TA].i ? 2 : 1)];
+    return 2.0 * (double)mimic_numel(c->out[0]) * (double)inner;
+}
+
 const mimic_op mimic_op_matmul = {
     .name = "matmul",
     .index = MIMIC_OP_matmul,
@@ -104,6 +110,7 @@ const mimic_op mimic_op_matmul = {
               {"out", MIMIC_ATTR_ENUM, 0, "same|f32"}},
     .shape = matmul_shape,
     .vjp = matmul_vjp,
+    .flops = matmul_flops,
     .inputs = "a b",
     .cases =
         "a[5,7] b[7,9]; a[7,5] b[7,9] ta=true; a[5,7] b[9,7] tb=true; a[7,5] b[9,7] ta=true "

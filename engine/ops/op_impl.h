@@ -83,6 +83,8 @@ struct mimic_op {
     mimic_attr attrs[MIMIC_MAX_ATTR];
     mimic_status (*shape)(mimic_call *c);
     mimic_status (*vjp)(mimic_vjp *g); /* NULL with MIMIC_OP_NO_GRAD */
+    /* Of the matrix products in it, 2 per multiply-add, for the profiler; NULL = none. */
+    double (*flops)(const mimic_call *c);
     const char *inputs; /* "x weight bias?" names for messages and docs, ? = optional */
     /* Test cases, separated by ';': "x[2,5,8] weight[8] bias[8] eps=1e-3; x[7,64]:bf16 weight[64]
      * bias[64]". NAME[shape][:dtype][=fill], fill: randn (default for floats), uniform (0.1..1.1),
@@ -145,6 +147,7 @@ const mimic_backend *mimic_cpu_backend(const char *isa, char *names, size_t size
 
 mimic_status mimic_tape_init(mimic_ctx *ctx);
 void mimic_tape_close(mimic_ctx *ctx);
+void mimic_profile_close(mimic_ctx *ctx);
 void mimic_tape_clear(mimic_ctx *ctx); /* drops all nodes */
 /* A checkpoint (autograd/checkpoint.c) lasts as long as its scope. begin: its number, or 0 when the
  * tape is off or an outer one is open. end: constants made inside that the replay reads move out of

@@ -99,7 +99,7 @@ end
 
 ---Bytes read and written per second by a copy too large for any cache.
 ---@return number
-local function bandwidth()
+function bench.bandwidth()
     local scope <close> = m.scope() -- luacheck: ignore scope
     local n = 1 << 26
     local from, to = m.rand_uniform { n }, m.zeros { n }
@@ -263,7 +263,7 @@ function bench.run(opts)
     local out = { models = {}, gemm = {}, kernels = {} }
     m.seed(0)
     return m.no_grad(function()
-        local floor = { bytes = bandwidth() }
+        local floor = { bytes = bench.bandwidth() }
         for _, dtype in ipairs(dtypes) do floor[dtype] = bench.peak(dtype) end
         if form == "plain" then
             local parts = { ("%s, %s, %d threads"):format(m.sys.cpu(), m.isa(), m.threads()) }

@@ -2,6 +2,7 @@
 -- Rule: a step's numbers depend on (seed, step) only and everything else that matters is in the checkpoint,
 -- so a run that was interrupted ends in the same bits as one that was not.
 local m = require "mimic"
+local profile = require "mimic.profile"
 local weights = require "mimic.weights"
 
 local train = {}
@@ -147,13 +148,17 @@ function Loop:epoch()
     local started, samples = m.sys.clock(), 0
     while at.position < self.batches do
         local scope <close> = m.scope() -- luacheck: ignore
+        if profile.wanted then profile.at(self.done, spec.phase) end
+        local asked = m.sys.clock()
         local batch = next_batch(state, control)
+        m.profile_add("wait for data", m.sys.clock() - asked)
         if not batch then error("the loader ended its epoch early", 0) end
         control = batch
         at.step = at.epoch * self.batches + at.position
         at.fraction = at.epoch + at.position / self.batches
         self:batch(batch, spec.schedule(at.fraction), at.position + 1 == self.batches)
         at.position = at.position + 1
+        self.done = self.done + 1
         samples = samples + batch.n
         self:show(at.epoch + 1, samples, m.sys.clock() - started)
         if self.pending == 0 then
@@ -197,7 +202,7 @@ function train.loop(run, spec)
     end
     local loop = setmetatable({
         run = run, spec = spec, batches = batches, pending = 0, loss_sum = 0.0, loss_count = 0,
-        saved_at = m.sys.clock(),
+        saved_at = m.sys.clock(), done = 0, -- done: steps of this process
         at = { epoch = 0, epochs = c.epochs, position = 0, update = 0, step = 0, fraction = 0 },
     }, Loop)
     m.seed(run.seed)

@@ -22,7 +22,8 @@ that continues is the command itself.]],
   mimic run experiments/quickstart.lua
   mimic run experiments/quickstart.lua seeds=[0,1,2] finetune.epochs=20
   mimic run experiments/quickstart.lua --dry-run        lists the runs and does nothing
-  mimic run experiments/quickstart.lua --force          runs again what is done]],
+  mimic run experiments/quickstart.lua --force          runs again what is done
+  mimic run experiments/quickstart.lua --profile        where the time of a step goes]],
 }
 
 function command.configure(p)
@@ -32,6 +33,9 @@ function command.configure(p)
     p:flag("--force"):description("run again what is done")
     p:flag("--dry-run"):description("list the runs, run nothing")
     p:flag("--fail-fast"):description("stop at the first run that fails")
+    p:flag("--profile"):description("print where the time of five early training steps goes, then train on")
+    p:option("--profile-trace"):argname("FILE")
+        :description("the same, and write the steps as a trace (Chrome's JSON) for ui.perfetto.dev")
 end
 
 local function refused(message)
@@ -89,7 +93,13 @@ function command.run(args)
     local opts = experiment.options
     opts.force, opts.dry_run, opts.fail_fast = args.force, args.dry_run, args.fail_fast
     opts.script_is_file = true
-    return command.execute { path = args.file, text = text, words = args.overrides }
+    if args.profile or args.profile_trace then
+        require("mimic.profile").wanted = { trace = args.profile_trace }
+    end
+    local code = command.execute { path = args.file, text = text, words = args.overrides }
+    local missed = require("mimic.profile").missed()
+    if missed then io.stderr:write("mimic: ", missed, "\n") end
+    return code
 end
 
 return command
