@@ -68,7 +68,9 @@ static void consider(nearest *near, const char *name, size_t n) {
 }
 
 static void hint(const nearest *near, char out[96]) {
-    snprintf(out, 96, near->name[0] ? " (did you mean \"%s\"?)" : "", near->name);
+    out[0] = 0;
+    if (near->name[0])
+        snprintf(out, 96, " (did you mean \"%s\"?)", near->name);
 }
 
 /* Calls consider for every name of "a|b|c". */
