@@ -9,10 +9,6 @@ local store = setmetatable({}, { __mode = "k" }) -- frozen proxy -> the table be
 local places = setmetatable({}, { __mode = "k" }) -- frozen proxy -> {origins, prefix}
 local methods = {}
 local frozen = {} -- metatable of every proxy
-local whole = { -- keys whose value counts something
-    epochs = true, batch = true, accumulate = true, views = true, log_every = true, checkpoint_epochs = true,
-    img = true, patch = true, dim = true, depth = true, heads = true,
-}
 config.made = false -- a list here takes every configuration that m.config makes: `mimic config`
 local common = { "seed", "seeds" } -- keys that every configuration may hold
 
@@ -261,12 +257,6 @@ function config.resolve(given, defaults, others, where)
             else
                 if d ~= false and v ~= false and type(d) ~= type(v) then
                     refuse("%s: expected %s, got %s", key, describe(d), describe(v))
-                end
-                if whole[k] and v ~= false and not (math.tointeger(v) and v >= 1) then
-                    refuse("%s: expected a whole number from 1, got %s", key, tostring(v))
-                end
-                if k == "lr" and v ~= false and not (type(v) == "number" and v >= 0) then
-                    refuse("%s: expected a number that is not negative, got %s", key, tostring(v))
                 end
                 dst[k] = v
             end

@@ -31,8 +31,9 @@ local environment_row, source_of -- filled once per process
 
 ---Makes a kind of run of the user's own.
 ---@param kind string
----@param task {defaults: table, run: fun(run: table), defaults_of: (fun(given: table): table)?}
---- defaults_of gives the defaults that hold for a configuration; `defaults` then knows every key
+---@param task {defaults: table, run: fun(run: table), defaults_of: (fun(given: table): table)?, check: function?}
+--- defaults_of gives the defaults that hold for a configuration; `defaults` then knows every key;
+--- check(cfg, defaults) raises for values that cannot be, before anything runs
 function experiment.task(kind, task)
     if type(task) ~= "table" or type(task.run) ~= "function" or type(task.defaults) ~= "table" then
         error("m.experiment.task(kind, {defaults = {...}, run = function(run) ... end})", 2)
@@ -229,6 +230,7 @@ local function one(self, spec, seed)
     local given = spec.config or {}
     local defaults = task.defaults_of and task.defaults_of(given) or task.defaults
     local cfg = config.resolve(given, defaults, others, spec.kind)
+    if task.check then task.check(cfg, defaults) end
     if seed then cfg.seed = seed end
     if math.type(cfg.seed) ~= "integer" or cfg.seed < 0 then
         config.refuse("seed: expected a whole number >= 0")

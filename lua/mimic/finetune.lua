@@ -7,6 +7,7 @@ local evaluate = require "mimic.evaluate"
 local heads = require "mimic.heads"
 local mixing = require "mimic.mixing"
 local nn = require "mimic.nn"
+local ranges = require "mimic.ranges"
 local task = require "mimic.task"
 local train = require "mimic.train"
 local vit = require "mimic.vit"
@@ -43,11 +44,13 @@ finetune.presets = {
     ["mimic-alg"] = { loss = "mscl", variant = "alg", on = "mixed" },
 }
 
-local function one_of(key, value, choices)
-    for _, choice in ipairs(choices) do
-        if value == choice then return value end
+function finetune.check(c, defaults)
+    ranges.check(c, defaults)
+    ranges.check_sizes(ranges.try(vit.resolve, c.model))
+    if c.model.pool == "cls" and not c.model.cls_token then
+        config.refuse("model.pool = cls needs model.cls_token = true")
     end
-    error(("%s '%s': %s"):format(key, tostring(value), table.concat(choices, ", ")), 0)
+    if not c.data.train then config.refuse("data.train is not set: the labelled pictures to train on") end
 end
 
 --- The switches of a configuration with its preset filled in.
@@ -55,12 +58,11 @@ end
 ---@return {loss: string, variant: string, on: string}
 function finetune.switches(c)
     local preset = finetune.presets[c.preset]
-    if not preset then error(("preset '%s': ce, scl, mimic or mimic-alg"):format(tostring(c.preset)), 0) end
     local function pick(value, default) return value == "auto" and default or value end
     return {
-        loss = one_of("mscl.loss", pick(c.mscl.loss, preset.loss), { "none", "scl", "mscl" }),
-        variant = one_of("mscl.variant", pick(c.mscl.variant, preset.variant), { "eq", "alg" }),
-        on = one_of("ce.on", pick(c.ce.on, preset.on), { "clean", "mixed", "both" }),
+        loss = pick(c.mscl.loss, preset.loss),
+        variant = pick(c.mscl.variant, preset.variant),
+        on = pick(c.ce.on, preset.on),
     }
 end
 
@@ -197,7 +199,6 @@ local function integers(t)
 end
 
 local function freeze(model, what)
-    one_of("freeze", what, { "none", "patch_embed", "encoder" })
     if what == "patch_embed" then model:freeze("^patch_embed%.") end
     if what ~= "encoder" then return end
     for _, p in ipairs(model:parameters()) do
@@ -221,7 +222,6 @@ function finetune.run(run)
     local s = finetune.switches(c)
     run:artifact("switches", "application/json", config.json(s))
     local data = task.open(c.data, "train", true)
-    if not data then error("data.train is not set: the labelled pictures to train on", 0) end
     local splits, loaders, names = {}, {}, {}
     for _, split in ipairs { "val", "test" } do
         local opened = task.open(c.data, split, true)

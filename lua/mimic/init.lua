@@ -1,6 +1,6 @@
 -- Run once with the module table when it is opened: makes the Lua part of the library appear in it. m.nn is
 -- `require "mimic.nn"` at its first use, and so for every module of lua/mimic. A field that is not there is
--- an error with the nearest name, in m and in its modules.
+-- an error with the nearest name, in m, in m.nn and in the modules written in C.
 local m = ...
 
 local function refuse(t, label, name, more)
@@ -30,7 +30,7 @@ local function load_lazily(_, name)
         return refuse(m, "mimic", name, modules)
     end
     local value = require(module)
-    if type(value) == "table" then strict(value, "mimic." .. name) end
+    if name == "nn" then strict(value, "mimic.nn") end -- tasks and others have fields that may be absent
     rawset(m, name, value)
     return value
 end

@@ -1,8 +1,12 @@
 -- Task "pretrain": an encoder learns from pictures by one of the methods of mimic/pretrain/*.lua, chosen by
 -- `method`. Each holds its recipe (every key with its default) in one table; here is what they share.
 local m = require "mimic"
+local config = require "mimic.config"
+local ranges = require "mimic.ranges"
+local suggest = require "mimic.suggest"
 local task = require "mimic.task"
 local train = require "mimic.train"
+local vit = require "mimic.vit"
 
 local pretrain = {}
 
@@ -15,6 +19,7 @@ pretrain.methods = { "mae", "moco", "localmim", "simmim", "supervised" }
 ---@field repeated boolean? c.repeats views of a picture count as pictures of an epoch
 ---@field model fun(c: table, seed: integer, classes: integer): nn.Module
 ---@field loss fun(model: nn.Module, batch: table, c: table, at: train.At, seed: integer): any, table?
+---@field check (fun(c: table, model: table))? refuses settings that do not go together
 ---@field views (fun(c: table): integer, integer)? views of each picture, pictures per batch; else 1, c.batch
 ---@field eval (fun(c: table): table)? how pictures are resized for looking at them
 ---@field before (fun(model: nn.Module, at: train.At, c: table))? called before each batch of training
@@ -27,7 +32,8 @@ local function method_of(name)
     for _, known in ipairs(pretrain.methods) do
         if name == known then return require("mimic.pretrain." .. name) end
     end
-    error(("method '%s': %s"):format(tostring(name), table.concat(pretrain.methods, ", ")), 0)
+    config.refuse("method '%s'%s: %s", tostring(name), suggest.hint(tostring(name), pretrain.methods),
+        table.concat(pretrain.methods, ", "))
 end
 
 --- The recipe of a method: its keys and defaults.
@@ -42,6 +48,18 @@ end
 pretrain.defaults = {}
 for i = #pretrain.methods, 1, -1 do
     task.merge_into(pretrain.defaults, pretrain.defaults_of { method = pretrain.methods[i] })
+end
+
+--- Refuses values that cannot be.
+---@param c table resolved
+---@param defaults table
+function pretrain.check(c, defaults)
+    ranges.check(c, defaults)
+    local model = task.merge(ranges.try(vit.resolve, c.model), { decoder = c.model.decoder })
+    ranges.check_sizes(model)
+    local method = method_of(c.method)
+    if method.check then method.check(c, model) end
+    if not c.data.train then config.refuse("data.train is not set: the pictures to pre-train on") end
 end
 
 --- The learning rate a configuration means: lr, or blr for a total batch of `per` pictures.
@@ -75,7 +93,6 @@ function pretrain.run(run)
     local c = run.config
     local method = method_of(c.method)
     local data = task.open(c.data, "train", method.labelled or false)
-    if not data then error("data.train is not set: the pictures to pre-train on", 0) end
     local val = task.open(c.data, "val", method.labelled or false)
     local views, pictures = 1, c.batch
     if method.views then views, pictures = method.views(c) end

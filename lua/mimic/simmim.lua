@@ -38,17 +38,25 @@ function SimMIM:init(c)
     self:child("decoder", nn.Sequential { { "0", Pixels(c.dim, c.patch * c.patch * c.channels) } })
 end
 
+--- Number of the cells of `side` pixels that a mask is made of.
+---@param c table resolved model
+---@param side integer pixels, a multiple of the patch
+---@return integer
+function simmim.cells(c, side)
+    if side % c.patch ~= 0 or c.img % side ~= 0 then
+        error(("mask_patch = %d: a multiple of the patch %d that divides the image side %d expected"):format(
+            side, c.patch, c.img), 0)
+    end
+    return (c.img // side) * (c.img // side)
+end
+
 --- A random mask f32 [B,Np], 1 = masked: ceil(ratio * cells) square cells of `side` pixels per picture.
 ---@param batch integer
 ---@param side integer pixels, a multiple of the patch
 ---@param ratio number
 function SimMIM:mask(batch, side, ratio)
     local c = self.config
-    if side % c.patch ~= 0 or c.img % side ~= 0 then
-        error(("mask_patch = %d: a multiple of the patch %d that divides the image side %d expected"):format(
-            side, c.patch, c.img), 0)
-    end
-    local cells, repeats = (c.img // side) ^ 2 // 1 | 0, side // c.patch
+    local cells, repeats = simmim.cells(c, side), side // c.patch
     local masked = math.ceil(cells * ratio)
     if masked < 1 then error(("mask = %g masks nothing"):format(ratio), 0) end
     local row = m.ones { batch, masked }

@@ -1,9 +1,11 @@
 -- Configurations: merging, freezing, checking, overrides, canonical JSON.
 local m = require "mimic"
 local lu = require "luaunit"
+local lfs = require "lfs"
 local config = require "mimic.config"
 local experiment = require "mimic.experiment"
 local override = require "mimic.override"
+local ranges = require "mimic.ranges"
 local suggest = require "mimic.suggest"
 local syntax = require "mimic.override.syntax"
 
@@ -66,9 +68,100 @@ function TestConfig.test_resolve_fills_checks_and_suggests()
     refused({ epochs = "3" }, "epochs: expected a number, got a string")
     refused({ sub = 3 }, "sub: expected a table, got a number")
     refused({ lr = { 1 } }, "lr: expected a number, got a list")
-    refused({ lr = -1 }, "lr: expected a number that is not negative, got -1")
-    refused({ epochs = 0 }, "epochs: expected a whole number from 1, got 0")
-    refused({ epochs = 1.5 }, "epochs: expected a whole number from 1, got 1.5")
+end
+
+-- Every number and word that a task takes has a rule, and every default keeps it.
+function TestConfig.test_every_setting_has_a_range()
+    local free = { -- names of files, columns, data sets and runs
+        ["data.train"] = 1, ["data.val"] = 1, ["data.test"] = 1, ["data.name"] = 1,
+        ["data.label_column"] = 1, init_from = 1,
+    }
+    local tables = { m.finetune.defaults }
+    for i, method in ipairs(m.pretrain.methods) do
+        tables[i + 1] = m.pretrain.defaults_of { method = method }
+    end
+    for _, t in ipairs(tables) do
+        for _, leaf in ipairs(config.flatten(t)) do
+            local rule = ranges.rules[leaf.key]
+            local switch = type(leaf.value) == "boolean" -- also what is unset
+            lu.assertTrue(rule ~= nil or switch or free[leaf.key] ~= nil, leaf.key .. " has no rule")
+            if rule and leaf.value ~= false then
+                lu.assertTrue(ranges.keeps(rule, leaf.value), leaf.key .. ": " .. rule)
+            end
+        end
+    end
+end
+
+function TestConfig.test_rules_of_ranges()
+    for rule, cases in pairs {
+        ["0 < x < 1"] = { [0.5] = true, [0] = false, [1] = false, ["0.5"] = false, [0 / 1] = false },
+        ["0 <= x <= 1"] = { [0] = true, [1] = true, [-1e-9] = false, [1.1] = false, [1 / 0] = false },
+        ["x > 0"] = { [1e-9] = true, [0] = false, [true] = false },
+        ["whole x >= 1"] = { [1] = true, [3.0] = true, [0] = false, [1.5] = false },
+        ["-1 <= x <= 1"] = { [-1] = true, [-2] = false },
+        ["mae | timm"] = { mae = true, timm = true, ["mae "] = false, ["|"] = false, [1] = false },
+    } do
+        for value, kept in pairs(cases) do
+            lu.assertEquals(ranges.keeps(rule, value), kept, rule .. " of " .. tostring(value))
+        end
+    end
+    lu.assertFalse(ranges.keeps("x > 0", 0 / 0))
+    lu.assertTrue(ranges.keeps("2 of 0 <= x < 1", { 0, 0.9 }))
+    lu.assertFalse(ranges.keeps("2 of 0 <= x < 1", { 0, 1 }))
+    lu.assertFalse(ranges.keeps("2 of 0 <= x < 1", { 0 }))
+    lu.assertFalse(ranges.keeps("2 of 0 <= x < 1", 0))
+    lu.assertTrue(ranges.keeps("some of x >= 0", { 1, 2, 3 }))
+end
+
+-- Nothing is opened, made or run: the data do not even exist.
+function TestConfig.test_values_out_of_range_are_usage_errors_before_anything_runs()
+    local exp, db = m.experiment "ranges", os.tmpname()
+    experiment.options.db = db .. ".none/mimic.db"
+    for kind, cases in pairs {
+        pretrain = {
+            { { mask = 1.5 }, "mask: expected 0 < x < 1, got 1.5" },
+            { { mask = 0.999 }, "mask: 0.999 masks 196 of 196 patches" },
+            { {}, "data.train is not set: the pictures to pre-train on" },
+            { { warmup = -1 }, "warmup: expected x >= 0, got -1" },
+            { { data = { cache = -5 } }, "data.cache: expected x >= 0, got -5" },
+            { { lr = "fast" }, "lr: expected x >= 0, got 'fast'" },
+            { { method = "simmin" }, "method 'simmin' (did you mean simmim?)" },
+            { { method = "simmim", mask_patch = 30 }, "mask_patch = 30: a multiple of the patch" },
+            { { method = "supervised", repeats = 5 }, "repeats = 5 must divide batch = 64" },
+            { { model = { decoder = { heads = 7 } } },
+                "model.decoder.heads = 7 does not divide model.decoder.dim = 512" },
+        },
+        finetune = {
+            { { epochs = 0 }, "epochs: expected a whole number x >= 1, got 0" },
+            { { batch = 2.5 }, "batch: expected a whole number 1 <= x <= 1048576, got 2.5" },
+            { { betas = { 0.9, 1 } }, "betas: expected a list of 2 numbers, each 0 <= x < 1, got [0.9,1]" },
+            { { betas = { 0.9 } }, "betas: expected a list of 2 numbers" },
+            { { mscl = { tau = 0 } }, "mscl.tau: expected x > 0, got 0" },
+            { { mscl = { weight = -0.1 } }, "mscl.weight: expected x >= 0, got -0.1" },
+            { { model = { drop_path = 1 } }, "model.drop_path: expected 0 <= x < 1, got 1" },
+            { { augment = { flip = 2 } }, "augment.flip: expected 0 <= x <= 1, got 2" },
+            { { augment = { scale = { 1, 0.5 } } }, "augment.scale: expected {least, most}, got [1,0.5]" },
+            { { opt = "adma" }, "opt: expected adam, adamw, sgd or lars, got 'adma' (did you mean adam" },
+            { { preset = "mimc" }, "preset: expected ce, scl, mimic or mimic-alg, got 'mimc' (did you" },
+            { { ce = { on = true and "dirty" } }, "ce.on: expected auto, clean, mixed or both, got 'dirty'" },
+            { { model = { preset = false } }, "model.patch is missing and there is no preset" },
+            { { model = { img = 50 } }, "model.patch = 16 does not divide model.img = 50" },
+            { { model = { heads = 5 } }, "model.heads = 5 does not divide model.dim = 768" },
+            { { model = { pool = "cls", cls_token = false } }, "model.pool = cls needs model.cls_token" },
+            { {}, "data.train is not set: the labelled pictures to train on" },
+        },
+    } do
+        for _, case in ipairs(cases) do
+            config.refused = false
+            local ok, err = pcall(exp.run, exp, { kind = kind, config = case[1] })
+            lu.assertFalse(ok)
+            lu.assertStrContains(err, case[2])
+            lu.assertEquals(config.refused, err) -- what makes it a usage error, exit code 2
+        end
+    end
+    lu.assertNil(lfs.attributes(db .. ".none"))
+    experiment.options.db = "results/mimic.db"
+    os.remove(db)
 end
 
 function TestConfig.test_keys_of_other_tasks_are_left_out()

@@ -308,7 +308,7 @@ function TestSupervised.test_loss_is_soft_cross_entropy_of_mixed_views()
         lu.assertAlmostEquals(loss:item(), want, 1e-5 * want)
     end
     lu.assertEquals(kinds, { [true] = true, [false] = true })
-    lu.assertErrorMsgContains("repeats = 3 must divide", method.views, { repeats = 3, batch = 8, epochs = 9 })
+    lu.assertErrorMsgContains("repeats = 3 must divide", method.check, { repeats = 3, batch = 8, epochs = 9 })
 end
 
 local code = lu.LuaUnit.new():runSuiteByInstances {

@@ -1,5 +1,6 @@
 -- method = "localmim": local multi-scale reconstruction (method.md 3.1).
 local localmim = require "mimic.localmim"
+local ranges = require "mimic.ranges"
 local task = require "mimic.task"
 local train = require "mimic.train"
 
@@ -17,6 +18,10 @@ method.defaults = task.merge(train.defaults, task.optim_defaults, {
     blr = 2e-4, per = 256,  -- lr = blr * batch * accumulate / per; the published batch is 2048
     lr = false,             -- absolute rate instead of blr
 })
+
+function method.check(c, model)
+    ranges.check_mask(model, c.mask)
+end
 
 function method.model(c, seed)
     return localmim.new(c.model, seed)

@@ -1,6 +1,7 @@
 -- method = "mae": masked reconstruction of pictures (method.md Eq. 2, 2.9).
 local m = require "mimic"
 local mae = require "mimic.mae"
+local ranges = require "mimic.ranges"
 local task = require "mimic.task"
 local train = require "mimic.train"
 
@@ -22,6 +23,10 @@ method.defaults = task.merge(train.defaults, task.optim_defaults, {
     pictures = 8,           -- reconstructions kept at the end; 0 = none
     picture_epochs = 0,     -- and every so many epochs
 })
+
+function method.check(c, model)
+    ranges.check_mask(model, c.mask)
+end
 
 function method.model(c, seed)
     return mae.new(c.model, seed)

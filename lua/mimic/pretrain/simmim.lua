@@ -1,4 +1,5 @@
 -- method = "simmim": SimMIM (method.md 3.1, 6.9).
+local ranges = require "mimic.ranges"
 local simmim = require "mimic.simmim"
 local task = require "mimic.task"
 local train = require "mimic.train"
@@ -19,6 +20,10 @@ method.defaults = task.merge(train.defaults, task.optim_defaults, {
     blr = 1e-4, per = 512,  -- lr = blr * batch * accumulate / per; the published batch is 2048
     lr = false,             -- absolute rate instead of blr
 })
+
+function method.check(c, model)
+    ranges.try(simmim.cells, model, c.mask_patch)
+end
 
 function method.model(c, seed)
     return simmim.new(c.model, seed)

@@ -1,6 +1,7 @@
 -- method = "supervised": classification of labelled pictures, DeiT's recipe (method.md Eq. 1, 3.1). Of that
 -- recipe the average of weights (EMA), which the result does not need, is left out.
 local m = require "mimic"
+local config = require "mimic.config"
 local evaluate = require "mimic.evaluate"
 local mixing = require "mimic.mixing"
 local nn = require "mimic.nn"
@@ -36,10 +37,13 @@ function method.model(c, seed, classes)
     return vit.new(settings, seed)
 end
 
-function method.views(c)
-    if c.repeats < 1 or c.batch % c.repeats ~= 0 or c.epochs % c.repeats ~= 0 then
-        error(("repeats = %d must divide batch = %d and epochs = %d"):format(c.repeats, c.batch, c.epochs), 0)
+function method.check(c)
+    if c.batch % c.repeats ~= 0 or c.epochs % c.repeats ~= 0 then
+        config.refuse("repeats = %d must divide batch = %d and epochs = %d", c.repeats, c.batch, c.epochs)
     end
+end
+
+function method.views(c)
     return c.repeats, c.batch // c.repeats
 end
 
