@@ -37,7 +37,7 @@ static int image_read(lua_State *L) {
     const char *path = luaL_checkstring(L, 1);
     mimic_err err = {""};
     mimic_image *img = mimicl_new_image(L);
-    mimicl_check_err(L, mimic_jpeg_read(path, img, &err), &err);
+    mimicl_check_err(L, mimic_image_read(path, img, &err), &err);
     return 1;
 }
 
@@ -47,7 +47,7 @@ static int image_decode(lua_State *L) {
     const char *name = luaL_optstring(L, 2, "picture in memory");
     mimic_err err = {""};
     mimic_image *img = mimicl_new_image(L);
-    mimicl_check_err(L, mimic_jpeg_decode((const uint8_t *)bytes, size, name, img, &err), &err);
+    mimicl_check_err(L, mimic_image_decode((const uint8_t *)bytes, size, name, img, &err), &err);
     return 1;
 }
 
@@ -176,6 +176,20 @@ static int image_jpeg(lua_State *L) {
     size_t size = 0;
     mimic_err err = {""};
     mimic_status status = mimic_jpeg_encode(img, quality, &data, &size, &err);
+    *block = data;
+    mimicl_check_err(L, status, &err);
+    lua_pushlstring(L, (const char *)data, size);
+    return 1;
+}
+
+/* img:png([grey]) -> bytes */
+static int image_png(lua_State *L) {
+    const mimic_image *img = image(L, 1);
+    void **block = mimicl_malloced(L);
+    uint8_t *data = NULL;
+    size_t size = 0;
+    mimic_err err = {""};
+    mimic_status status = mimic_png_encode(img, lua_toboolean(L, 2), &data, &size, &err);
     *block = data;
     mimicl_check_err(L, status, &err);
     lua_pushlstring(L, (const char *)data, size);
@@ -320,13 +334,10 @@ static void push_transform(lua_State *L, int b) {
 }
 
 void mimicl_open_image(lua_State *L, int b) {
-    static const luaL_Reg methods[] = {{"mean", image_mean},
-                                       {"resize", image_resize},
-                                       {"flip", image_flip},
-                                       {"augment", image_augment},
-                                       {"tensor", image_tensor},
-                                       {"jpeg", image_jpeg},
-                                       {NULL, NULL}};
+    static const luaL_Reg methods[] = {{"mean", image_mean},     {"resize", image_resize},
+                                       {"flip", image_flip},     {"augment", image_augment},
+                                       {"tensor", image_tensor}, {"jpeg", image_jpeg},
+                                       {"png", image_png},       {NULL, NULL}};
     static const luaL_Reg meta[] = {{"__index", image_index},
                                     {"__tostring", image_to_string},
                                     {"__gc", image_gc},

@@ -19,6 +19,8 @@ dependencies = {
 }
 external_dependencies = {
     JPEG = { header = "jpeglib.h" },
+    PNG = { header = "png.h" },
+    ZLIB = { header = "zlib.h" },
     SQLITE3 = { header = "sqlite3.h" },
     MD = { header = "sha2.h" },
     RANDOM123 = { header = "Random123/philox.h" },

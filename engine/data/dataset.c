@@ -255,7 +255,7 @@ static mimic_status read_packed(const mimic_dataset *d, int64_t i, mimic_image *
         }
         got += (size_t)n;
     }
-    s = mimic_jpeg_decode(data, m->size, name, out, err);
+    s = mimic_image_decode(data, m->size, name, out, err);
 done:
     mimic_free(d->ctx, data);
     return s;
@@ -267,5 +267,5 @@ mimic_status mimic_dataset_read(const mimic_dataset *d, int64_t i, mimic_image *
         return mimic_err_fail(err, MIMIC_EINVAL, "sample %lld of %lld", (long long)i,
                               (long long)d->count);
     return d->fd >= 0 ? read_packed(d, i, out, err)
-                      : mimic_jpeg_read(d->text + d->samples[i].name, out, err);
+                      : mimic_image_read(d->text + d->samples[i].name, out, err);
 }

@@ -9,6 +9,8 @@
 mimic_status mimic_err_fail(mimic_err *err, mimic_status status, const char *fmt, ...)
     __attribute__((format(printf, 3, 4)));
 
+/* "a PNG" by the first bytes of a file, NULL when they say nothing. */
+const char *mimic_image_kind(const uint8_t *data, size_t size);
 mimic_status mimic_image_copy(mimic_image *dst, const mimic_image *src, mimic_err *err);
 void mimic_image_swap(mimic_image *a, mimic_image *b);
 

@@ -2,18 +2,13 @@
  * returns a status, and everything it allocated hangs on a struct that outlives the jump. */
 #include "image/image_impl.h"
 
-#include <errno.h>
-#include <fcntl.h>
 #include <setjmp.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
-#include <unistd.h>
 #include <jpeglib.h>
 #include <jerror.h>
 
-#define MAX_FILE_BYTES ((int64_t)1 << 30)
 #define MAX_LIBRARY_BYTES ((int64_t)1 << 31) /* coefficients of a progressive file */
 #define MAX_SCANS 200 /* a hostile progressive file repeats scans over a huge picture */
 
@@ -58,23 +53,6 @@ static void state_init(jpeg_state *st) {
     st->base.emit_message = on_message;
     st->base.output_message = on_output;
     st->progress.progress_monitor = on_progress;
-}
-
-/* What a file that is no JPEG is, by its first bytes. */
-static const char *other_format(const uint8_t *data, size_t size) {
-    static const struct {
-        const char *magic;
-        size_t length;
-        const char *name;
-    } known[] = {
-        {"\x89PNG", 4, "a PNG"},        {"GIF8", 4, "a GIF"},
-        {"RIFF", 4, "a WebP"},          {"BM", 2, "a BMP"},
-        {"II*\0", 4, "a TIFF"},         {"MM\0*", 4, "a TIFF"},
-        {"<", 1, "a HTML or XML text"}, {"version https://git-lfs", 23, "a Git LFS pointer"}};
-    for (size_t i = 0; i < sizeof known / sizeof *known; i++)
-        if (size >= known[i].length && memcmp(data, known[i].magic, known[i].length) == 0)
-            return known[i].name;
-    return NULL;
 }
 
 static unsigned get16(const uint8_t *p, bool big) {
@@ -177,7 +155,7 @@ mimic_status mimic_jpeg_decode(const uint8_t *data, size_t size, const char *nam
     if (size == 0)
         return mimic_err_fail(err, MIMIC_EFORMAT, "%s: the file is empty", name);
     if (size < 4 || data[0] != 0xff || data[1] != 0xd8) {
-        const char *what = other_format(data, size);
+        const char *what = mimic_image_kind(data, size);
         return mimic_err_fail(err, MIMIC_EFORMAT, "%s: %s%s%snot a JPEG", name,
                               what ? "the file is " : "", what ? what : "", what ? ", " : "");
     }
@@ -201,51 +179,6 @@ mimic_status mimic_jpeg_decode(const uint8_t *data, size_t size, const char *nam
         s = mimic_image_orient(out, &tmp, d->orientation, err);
     mimic_image_free(&tmp);
     free(d);
-    return s;
-}
-
-mimic_status mimic_jpeg_read(const char *path, mimic_image *out, mimic_err *err) {
-    mimic_status s = MIMIC_OK;
-    uint8_t *data = NULL;
-    struct stat st;
-    size_t got = 0;
-    int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK); /* a FIFO must not hang us */
-    if (fd < 0 || fstat(fd, &st) != 0) {
-        s = mimic_err_fail(err, MIMIC_EIO, "%s: %s", path, strerror(errno));
-        goto done;
-    }
-    if (!S_ISREG(st.st_mode)) {
-        s = mimic_err_fail(err, MIMIC_EIO, "%s: not a regular file", path);
-        goto done;
-    }
-    if (st.st_size > MAX_FILE_BYTES) {
-        s = mimic_err_fail(err, MIMIC_EFORMAT, "%s: %lld bytes are too many for a picture", path,
-                           (long long)st.st_size);
-        goto done;
-    }
-    data = malloc((size_t)st.st_size + 1);
-    if (!data) {
-        s = mimic_err_fail(err, MIMIC_ENOMEM, "%s: no memory for its %lld bytes", path,
-                           (long long)st.st_size);
-        goto done;
-    }
-    while (got < (size_t)st.st_size) {
-        ssize_t n = read(fd, data + got, (size_t)st.st_size - got);
-        if (n < 0 && errno == EINTR)
-            continue;
-        if (n < 0) {
-            s = mimic_err_fail(err, MIMIC_EIO, "%s: %s", path, strerror(errno));
-            goto done;
-        }
-        if (n == 0)
-            break;
-        got += (size_t)n;
-    }
-    s = mimic_jpeg_decode(data, got, path, out, err);
-done:
-    free(data);
-    if (fd >= 0)
-        close(fd);
     return s;
 }
 

@@ -153,9 +153,9 @@ static void test_damaged(void **state) {
     must_be_damaged(jpeg, size, "cannot hold");
     free(jpeg);
     mimic_image img = {0};
-    assert_int_equal(mimic_jpeg_read(at("none.jpg"), &img, &err), MIMIC_EIO);
+    assert_int_equal(mimic_image_read(at("none.jpg"), &img, &err), MIMIC_EIO);
     assert_non_null(strstr(err.text, "none.jpg: No such file"));
-    assert_int_equal(mimic_jpeg_read(scratch, &img, &err), MIMIC_EIO);
+    assert_int_equal(mimic_image_read(scratch, &img, &err), MIMIC_EIO);
     mimic_image_free(&img);
 }
 

@@ -30,11 +30,20 @@ mimic_status mimic_image_reserve(mimic_image *img, int width, int height, mimic_
  * pixels, and headers that promise more pixels than the bytes can hold, are refused. */
 mimic_status mimic_jpeg_decode(const uint8_t *data, size_t size, const char *name, mimic_image *out,
                                mimic_err *err);
-mimic_status mimic_jpeg_read(const char *path, mimic_image *out, mimic_err *err);
 /* Baseline JPEG of quality 1-100; *data is malloc'ed. */
 mimic_status mimic_jpeg_encode(const mimic_image *img, int quality, uint8_t **data, size_t *size,
                                mimic_err *err);
 const char *mimic_jpeg_version(void); /* "libjpeg-turbo 2.1.5" */
+/* The same for PNG of every kind: 8 bits of each channel, gamma and transparency ignored, as
+ * Pillow's convert("RGB") has it. `grey` writes one channel. */
+mimic_status mimic_png_decode(const uint8_t *data, size_t size, const char *name, mimic_image *out,
+                              mimic_err *err);
+mimic_status mimic_png_encode(const mimic_image *img, bool grey, uint8_t **data, size_t *size,
+                              mimic_err *err);
+/* Decodes what the first bytes say it is, JPEG or PNG: ImageNet has a PNG under a .JPEG name. */
+mimic_status mimic_image_decode(const uint8_t *data, size_t size, const char *name,
+                                mimic_image *out, mimic_err *err);
+mimic_status mimic_image_read(const char *path, mimic_image *out, mimic_err *err);
 
 typedef enum mimic_filter { MIMIC_BILINEAR, MIMIC_BICUBIC } mimic_filter;
 
