@@ -22,13 +22,14 @@ static mimic_dataset *dataset(lua_State *L, int arg) {
 
 static int data_open(lua_State *L) {
     mimicl *b = mimicl_self(L);
-    mimicl_options(L, 1, "m.data.open", "path|format|split|label_column|need_labels");
+    mimicl_options(L, 1, "m.data.open", "path|format|split|label_column|need_labels|mode");
     mimic_dataset_config cfg = {
         .path = mimicl_text(L, 1, "path", NULL),
         .format = mimicl_text(L, 1, "format", NULL),
         .split = mimicl_text(L, 1, "split", NULL),
         .label_column = mimicl_text(L, 1, "label_column", NULL),
         .need_labels = mimicl_boolean(L, 1, "need_labels", false),
+        .mode = mimicl_text(L, 1, "mode", NULL),
     };
     if (!cfg.path)
         mimicl_error(L, MIMIC_EINVAL, "m.data.open: path must be given");
@@ -68,6 +69,21 @@ static int data_class_name(lua_State *L) {
 static int data_label(lua_State *L) {
     const mimic_dataset *d = dataset(L, 1);
     lua_pushinteger(L, mimic_dataset_label(d, sample(L, d)));
+    return 1;
+}
+
+/* d:soft(i) -> list of probabilities, or nil when the set has hard labels only */
+static int data_soft(lua_State *L) {
+    const mimic_dataset *d = dataset(L, 1);
+    const float *p = mimic_dataset_soft(d, sample(L, d));
+    if (!p)
+        return 0;
+    int n = mimic_dataset_classes(d);
+    lua_createtable(L, n, 0);
+    for (int k = 0; k < n; k++) {
+        lua_pushnumber(L, (lua_Number)p[k]);
+        lua_rawseti(L, -2, k + 1);
+    }
     return 1;
 }
 
@@ -118,7 +134,7 @@ static int data_index(lua_State *L) {
         return 1;
     const mimic_dataset *d = dataset(L, 1);
     const char *key = lua_type(L, 2) == LUA_TSTRING ? lua_tostring(L, 2) : "";
-    const char *fields = "classes|format|dropped";
+    const char *fields = "classes|format|dropped|mode";
     switch (mimicl_choice(fields, key, strlen(key))) {
     case 0:
         lua_pushinteger(L, mimic_dataset_classes(d));
@@ -128,6 +144,9 @@ static int data_index(lua_State *L) {
         break;
     case 2:
         lua_pushinteger(L, mimic_dataset_dropped(d));
+        break;
+    case 3:
+        lua_pushstring(L, mimic_dataset_mode(d));
         break;
     default:
         return mimicl_no_field(L, fields);
@@ -147,15 +166,17 @@ static mimic_loader *loader(lua_State *L, int arg) {
 static int loader_new(lua_State *L) {
     mimicl *b = mimicl_self(L);
     mimic_dataset *d = dataset(L, 1);
-    mimicl_options(L, 2, "m.data.loader",
-                   "batch|views|shuffle|balanced|drop_last|workers|ahead|seed|skip_damaged|cache|"
-                   "transform|second");
+    mimicl_options(
+        L, 2, "m.data.loader",
+        "batch|views|shuffle|balanced|draw_labels|drop_last|workers|ahead|seed|skip_damaged|cache|"
+        "transform|second");
     int64_t cache = mimicl_integer(L, 2, "cache", 0);
     mimic_loader_config cfg = {
         .batch = mimicl_int(L, 2, "batch", 1),
         .views = mimicl_int(L, 2, "views", 1),
         .shuffle = mimicl_boolean(L, 2, "shuffle", false),
         .balanced = mimicl_boolean(L, 2, "balanced", false),
+        .draw_labels = mimicl_boolean(L, 2, "draw_labels", false),
         .drop_last = mimicl_boolean(L, 2, "drop_last", false),
         .workers = mimicl_int(L, 2, "workers", 0),
         .ahead = mimicl_int(L, 2, "ahead", 0),
@@ -197,19 +218,25 @@ static int loader_next(lua_State *L) {
     const loader_box *box = lua_touserdata(L, at);
     if (box->run != lua_tointeger(L, lua_upvalueindex(3)))
         mimicl_error(L, MIMIC_ESTATE, "l:epoch was called again: this epoch's iterator is over");
-    lua_createtable(L, 0, 4);
+    lua_createtable(L, 0, 5);
     int batch = lua_gettop(L);
     mimic_tensor **images = mimicl_new_tensor(L), **labels = mimicl_new_tensor(L);
-    mimic_tensor **index = mimicl_new_tensor(L);
+    mimic_tensor **index = mimicl_new_tensor(L), **soft = mimicl_new_tensor(L);
     mimic_batch got = {0};
     mimicl_enter(L, b);
     mimic_status status = mimic_loader_next(l, &got);
     *images = got.images;
     *labels = got.labels;
     *index = got.index;
+    *soft = got.soft;
     mimicl_ok(L, b, status);
     if (got.n == 0)
         return 0;
+    if (!got.soft) {
+        lua_pop(L, 1);
+        lua_pushnil(L);
+    }
+    lua_setfield(L, batch, "soft");
     lua_setfield(L, batch, "index");
     lua_setfield(L, batch, "labels");
     lua_setfield(L, batch, "images");
@@ -218,7 +245,7 @@ static int loader_next(lua_State *L) {
     return 1;
 }
 
-/* l:epoch(e [, position]) -> iterator of {images, labels, index, n} */
+/* l:epoch(e [, position]) -> iterator of {images, labels, soft or nil, index, n} */
 static int loader_epoch(lua_State *L) {
     mimicl *b = mimicl_self(L);
     mimic_loader *l = loader(L, 1);
@@ -299,6 +326,7 @@ static int data_synth(lua_State *L) {
 void mimicl_open_data(lua_State *L, int b) {
     static const luaL_Reg methods[] = {{"class_name", data_class_name},
                                        {"label", data_label},
+                                       {"soft", data_soft},
                                        {"name", data_name},
                                        {"read", data_read},
                                        {"counts", data_counts},

@@ -80,31 +80,111 @@ mimic_status mimic_dataset_name_class(mimic_dataset *d, int k, const char *name)
     return MIMIC_OK;
 }
 
+mimic_status mimic_dataset_name_classes(mimic_dataset *d, const char *const *names, int n) {
+    mimic_status s = mimic_dataset_set_classes(d, n);
+    for (int k = 0; s == MIMIC_OK && k < n; k++)
+        s = mimic_dataset_name_class(d, k, names[k]);
+    return s;
+}
+
+mimic_status mimic_dataset_add_or_drop(mimic_dataset *d, bool need_labels, const char *dir,
+                                       char separator, const char *name, int32_t label, uint64_t at,
+                                       uint32_t size) {
+    if (label >= 0 || !need_labels)
+        return mimic_dataset_add(d, dir, separator, name, label, at, size);
+    d->dropped++;
+    return MIMIC_OK;
+}
+
+/* Room for soft labels of all samples there is room for; new ones are zero. */
+static mimic_status grow_soft(mimic_dataset *d, int n) {
+    if (d->soft && d->soft_room == d->room)
+        return MIMIC_OK;
+    size_t row = (size_t)n * sizeof *d->soft, old = (size_t)d->soft_room * row;
+    float *soft = mimic_realloc(d->ctx, d->soft, old, (size_t)d->room * row);
+    if (!soft)
+        return MIMIC_ENOMEM;
+    memset((char *)soft + old, 0, (size_t)d->room * row - old);
+    d->soft = soft;
+    d->soft_room = d->room;
+    return MIMIC_OK;
+}
+
+mimic_status mimic_dataset_add_soft(mimic_dataset *d, const double *p, int n) {
+    mimic_status s = grow_soft(d, n);
+    for (int k = 0; s == MIMIC_OK && k < n; k++)
+        d->soft[(d->count - 1) * n + k] = (float)p[k];
+    return s;
+}
+
+/* Unit vectors for samples that have a label but no soft one. */
+static mimic_status complete_soft(mimic_dataset *d) {
+    mimic_status s = d->soft ? grow_soft(d, d->classes) : MIMIC_OK;
+    for (int64_t i = 0; s == MIMIC_OK && d->soft && i < d->count; i++) {
+        float *row = d->soft + i * d->classes, sum = 0;
+        for (int k = 0; k < d->classes; k++)
+            sum += row[k];
+        if (sum == 0 && d->samples[i].label >= 0)
+            row[d->samples[i].label] = 1;
+    }
+    return s;
+}
+
+bool mimic_box(int64_t x, int64_t y, int64_t w, int64_t h, uint64_t *at) {
+    if (x < INT16_MIN || x > INT16_MAX || y < INT16_MIN || y > INT16_MAX || w < 1 ||
+        w > INT16_MAX || h < 1 || h > INT16_MAX)
+        return false;
+    *at =
+        (uint64_t)(uint16_t)x << 48 | (uint64_t)(uint16_t)y << 32 | (uint64_t)w << 16 | (uint64_t)h;
+    return true;
+}
+
+int mimic_dataset_choose_mode(mimic_dataset *d, const char *mode, const char *const *names, int n) {
+    char list[200] = "";
+    size_t used = 0;
+    for (int i = 0; i < n; i++) {
+        if (!mode || strcmp(mode, names[i]) == 0) {
+            d->mode = names[i];
+            return i;
+        }
+        used += (size_t)snprintf(list + used, sizeof list - used, "%s%s", i ? ", " : "", names[i]);
+    }
+    mimic_fail(d->ctx, MIMIC_EINVAL, "format %s has no mode \"%s\"; it has: %s", d->format, mode,
+               list);
+    return -1;
+}
+
+int mimic_dataset_choose_split(mimic_dataset *d, const char *what, const char *wanted, bool test) {
+    static const char *const names[] = {"train", "val", "test", "valid", "validation"};
+    if (!wanted)
+        return -1;
+    for (int i = 0; i < 5; i++)
+        if (strcmp(wanted, names[i]) == 0 && (i != 2 || test))
+            return i < 3 ? i : 1;
+    mimic_fail(d->ctx, MIMIC_EINVAL, "%s has the splits train%s, not \"%s\"", what,
+               test ? ", val and test" : " and val", wanted);
+    return -2;
+}
+
 /* --- opening --- */
 
 static const struct {
     const char *name;
     mimic_status (*open)(mimic_dataset *d, const mimic_dataset_config *cfg);
-} formats[] = {{"folders", mimic_dataset_open_folders},
-               {"rafdb", mimic_dataset_open_rafdb},
-               {"list", mimic_dataset_open_list},
-               {"pack", mimic_dataset_open_pack}};
+    bool modes;
+} formats[] = {{"folders", mimic_dataset_open_folders, false},
+               {"rafdb", mimic_dataset_open_rafdb, false},
+               {"ferplus", mimic_dataset_open_ferplus, true},
+               {"affectnet", mimic_dataset_open_affectnet, true},
+               {"recordio", mimic_dataset_open_recordio, false},
+               {"list", mimic_dataset_open_list, false},
+               {"pack", mimic_dataset_open_pack, false},
+               {"pixels", mimic_dataset_open_pixels, false}};
+enum { FOLDERS, RAFDB, FERPLUS, AFFECTNET, RECORDIO, LIST, PACK, PIXELS, FORMATS };
 
 static bool ends_with(const char *s, const char *end) {
     size_t a = strlen(s), b = strlen(end);
     return a >= b && strcmp(s + a - b, end) == 0;
-}
-
-/* Index in `formats` of what lies at cfg->path, or -1. */
-static int detect(const mimic_dataset_config *cfg) {
-    if (mimic_is_folder(cfg->path))
-        return mimic_is_rafdb(cfg->path) ? 1 : 0;
-    char pack[MIMIC_PATH_MAX];
-    int n = cfg->split ? snprintf(pack, sizeof pack, "%s_%s.tar", cfg->path, cfg->split)
-                       : snprintf(pack, sizeof pack, "%s.tar", cfg->path);
-    if (ends_with(cfg->path, ".tar") || (n < MIMIC_PATH_MAX && mimic_is_file(pack)))
-        return 3;
-    return mimic_is_file(cfg->path) ? 2 : -1;
 }
 
 /* Nothing at cfg->path: says what its folder holds. */
@@ -120,6 +200,52 @@ static mimic_status not_found(mimic_ctx *ctx, const char *path) {
     return mimic_fail(ctx, MIMIC_EIO, "no data set at %s; %s holds: %s", path, folder, found);
 }
 
+/* Does PATH[_SPLIT]END exist? */
+static bool has_companion(const mimic_dataset_config *cfg, const char *end) {
+    char path[MIMIC_PATH_MAX];
+    int n = snprintf(path, sizeof path, "%s%s%s%s", cfg->path, cfg->split ? "_" : "",
+                     cfg->split ? cfg->split : "", end);
+    return n < MIMIC_PATH_MAX && mimic_is_file(path);
+}
+
+/* Index in `formats` of what lies at cfg->path, or -1. */
+static int detect(const mimic_dataset_config *cfg) {
+    if (mimic_is_ferplus(cfg->path))
+        return FERPLUS;
+    if (mimic_is_recordio(cfg->path))
+        return RECORDIO;
+    if (mimic_is_folder(cfg->path))
+        return mimic_is_rafdb(cfg->path)       ? RAFDB
+               : mimic_is_affectnet(cfg->path) ? AFFECTNET
+                                               : FOLDERS;
+    if (ends_with(cfg->path, ".pixels") || has_companion(cfg, ".pixels"))
+        return PIXELS;
+    if (ends_with(cfg->path, ".tar") || has_companion(cfg, ".tar"))
+        return PACK;
+    return mimic_is_file(cfg->path) ? LIST : -1;
+}
+
+/* The format asked for, or found; -1 after a failure. */
+static int choose_format(mimic_ctx *ctx, const mimic_dataset_config *cfg) {
+    int format = -1;
+    if (!cfg->format || strcmp(cfg->format, "auto") == 0) {
+        format = detect(cfg);
+        if (format < 0)
+            not_found(ctx, cfg->path);
+        return format;
+    }
+    char list[200] = "auto";
+    size_t used = 4;
+    for (int i = 0; i < FORMATS; i++) {
+        if (strcmp(cfg->format, formats[i].name) == 0)
+            format = i;
+        used += (size_t)snprintf(list + used, sizeof list - used, ", %s", formats[i].name);
+    }
+    if (format < 0)
+        mimic_fail(ctx, MIMIC_EINVAL, "unknown data set format \"%s\": %s", cfg->format, list);
+    return format;
+}
+
 mimic_status mimic_dataset_open(mimic_ctx *ctx, const mimic_dataset_config *cfg,
                                 mimic_dataset **out) {
     *out = NULL;
@@ -127,20 +253,12 @@ mimic_status mimic_dataset_open(mimic_ctx *ctx, const mimic_dataset_config *cfg,
         return mimic_fail(ctx, MIMIC_EINVAL, "a data set needs a path");
     if (cfg->split && (!*cfg->split || strchr(cfg->split, '/')))
         return mimic_fail(ctx, MIMIC_EINVAL, "split \"%s\" is not a name", cfg->split);
-    int format = -1;
-    if (!cfg->format || strcmp(cfg->format, "auto") == 0) {
-        format = detect(cfg);
-        if (format < 0)
-            return not_found(ctx, cfg->path);
-    } else {
-        for (int i = 0; i < 4; i++)
-            if (strcmp(cfg->format, formats[i].name) == 0)
-                format = i;
-        if (format < 0)
-            return mimic_fail(ctx, MIMIC_EINVAL,
-                              "unknown data set format \"%s\": auto, folders, rafdb, list, pack",
-                              cfg->format);
-    }
+    int format = choose_format(ctx, cfg);
+    if (format < 0)
+        return mimic_last_status(ctx);
+    if (cfg->mode && !formats[format].modes)
+        return mimic_fail(ctx, MIMIC_EINVAL, "format %s has no modes (\"%s\")",
+                          formats[format].name, cfg->mode);
     mimic_status s = MIMIC_ENOMEM;
     mimic_dataset *d = mimic_calloc(ctx, sizeof *d);
     if (!d)
@@ -148,6 +266,8 @@ mimic_status mimic_dataset_open(mimic_ctx *ctx, const mimic_dataset_config *cfg,
     d->ctx = ctx;
     d->fd = -1;
     d->format = formats[format].name;
+    d->mode = "";
+    d->read = mimic_read_file;
     s = add_text(d, 1);
     if (s != MIMIC_OK)
         goto done;
@@ -156,6 +276,8 @@ mimic_status mimic_dataset_open(mimic_ctx *ctx, const mimic_dataset_config *cfg,
     if (s == MIMIC_OK && d->count == 0)
         s = mimic_fail(ctx, MIMIC_EFORMAT, "%s: the data set has no sample%s", cfg->path,
                        d->dropped ? " with a label" : "");
+    if (s == MIMIC_OK)
+        s = complete_soft(d);
 done:
     if (s == MIMIC_OK)
         *out = d;
@@ -167,8 +289,10 @@ done:
 void mimic_dataset_free(mimic_dataset *d) {
     if (!d)
         return;
+    mimic_pixels_close(d);
     if (d->fd >= 0)
         close(d->fd);
+    mimic_free(d->ctx, d->soft);
     mimic_free(d->ctx, d->text);
     mimic_free(d->ctx, d->samples);
     mimic_free(d->ctx, d->class_names);
@@ -199,6 +323,18 @@ int32_t mimic_dataset_label(const mimic_dataset *d, int64_t i) {
 
 const char *mimic_dataset_sample_name(const mimic_dataset *d, int64_t i) {
     return i >= 0 && i < d->count ? d->text + d->samples[i].name : "";
+}
+
+const float *mimic_dataset_soft(const mimic_dataset *d, int64_t i) {
+    return d->soft && i >= 0 && i < d->count ? d->soft + i * d->classes : NULL;
+}
+
+bool mimic_dataset_draws(const mimic_dataset *d) {
+    return d->draws;
+}
+
+const char *mimic_dataset_mode(const mimic_dataset *d) {
+    return d->mode;
 }
 
 int64_t mimic_dataset_dropped(const mimic_dataset *d) {
@@ -232,33 +368,72 @@ void mimic_dataset_hash(const mimic_dataset *d, uint8_t out[32]) {
         SHA256Update(&sha, (const uint8_t *)name, strlen(name) + 1);
         SHA256Update(&sha, tail, sizeof tail);
     }
+    if (d->soft)
+        SHA256Update(&sha, (const uint8_t *)d->soft,
+                     (size_t)d->count * (size_t)d->classes * sizeof *d->soft);
     SHA256Final(out, &sha);
 }
 
-/* Sample i of a pack, from the open tar. */
-static mimic_status read_packed(const mimic_dataset *d, int64_t i, mimic_image *out,
-                                mimic_err *err) {
-    const mimic_sample *m = &d->samples[i];
-    const char *name = d->text + m->name;
-    mimic_status s = MIMIC_OK;
-    uint8_t *data = mimic_try_alloc(d->ctx, (size_t)m->size + 1);
+mimic_status mimic_read_bytes(const mimic_dataset *d, uint64_t at, size_t size, const char *name,
+                              uint8_t **out, mimic_err *err) {
+    *out = NULL;
+    uint8_t *data = mimic_try_alloc(d->ctx, size + 1);
     if (!data)
-        return mimic_err_fail(err, MIMIC_ENOMEM, "%s: no memory for its %u bytes", name, m->size);
-    for (size_t got = 0; got < m->size;) {
-        ssize_t n = pread(d->fd, data + got, m->size - got, (off_t)(m->at + got));
+        return mimic_err_fail(err, MIMIC_ENOMEM, "%s: no memory for its %zu bytes", name, size);
+    for (size_t got = 0; got < size;) {
+        ssize_t n = pread(d->fd, data + got, size - got, (off_t)(at + got));
         if (n < 0 && errno == EINTR)
             continue;
         if (n <= 0) {
-            s = n < 0 ? mimic_err_fail(err, MIMIC_EIO, "%s: %s", name, strerror(errno))
-                      : mimic_err_fail(err, MIMIC_EFORMAT, "%s: the pack has become shorter", name);
-            goto done;
+            int why = errno;
+            mimic_free(d->ctx, data);
+            return n < 0 ? mimic_err_fail(err, MIMIC_EIO, "%s: %s", name, strerror(why))
+                         : mimic_err_fail(err, MIMIC_EFORMAT, "%s: its file ends too early", name);
         }
         got += (size_t)n;
     }
-    s = mimic_image_decode(data, m->size, name, out, err);
-done:
+    data[size] = 0;
+    *out = data;
+    return MIMIC_OK;
+}
+
+mimic_status mimic_read_member(const mimic_dataset *d, int64_t i, mimic_image *out,
+                               mimic_err *err) {
+    const mimic_sample *m = &d->samples[i];
+    const char *name = d->text + m->name;
+    uint8_t *data;
+    mimic_status s = mimic_read_bytes(d, m->at, m->size, name, &data, err);
+    if (s == MIMIC_OK)
+        s = mimic_image_decode(data, m->size, name, out, err);
     mimic_free(d->ctx, data);
     return s;
+}
+
+/* Keeps what of the box lies in the picture, in place. */
+static mimic_status crop(mimic_image *img, uint64_t at, const char *name, mimic_err *err) {
+    int x = (int16_t)(at >> 48), y = (int16_t)(at >> 32), w = (int)(at >> 16 & 0x7fff),
+        h = (int)(at & 0x7fff);
+    int left = x > 0 ? x : 0, top = y > 0 ? y : 0;
+    int right = x + w < img->width ? x + w : img->width;
+    int bottom = y + h < img->height ? y + h : img->height;
+    if (left >= right || top >= bottom)
+        return mimic_err_fail(
+            err, MIMIC_EFORMAT,
+            "%s: the box (%d, %d) of %d x %d lies outside of the picture of %d x %d", name, x, y, w,
+            h, img->width, img->height);
+    for (int row = top; row < bottom; row++)
+        memmove(img->pixels + (size_t)(row - top) * (size_t)(right - left) * 3,
+                img->pixels + ((size_t)row * (size_t)img->width + (size_t)left) * 3,
+                (size_t)(right - left) * 3);
+    img->width = right - left;
+    img->height = bottom - top;
+    return MIMIC_OK;
+}
+
+mimic_status mimic_read_file(const mimic_dataset *d, int64_t i, mimic_image *out, mimic_err *err) {
+    const mimic_sample *m = &d->samples[i];
+    mimic_status s = mimic_image_read(d->text + m->name, out, err);
+    return s == MIMIC_OK && m->at ? crop(out, m->at, d->text + m->name, err) : s;
 }
 
 mimic_status mimic_dataset_read(const mimic_dataset *d, int64_t i, mimic_image *out,
@@ -266,6 +441,5 @@ mimic_status mimic_dataset_read(const mimic_dataset *d, int64_t i, mimic_image *
     if (i < 0 || i >= d->count)
         return mimic_err_fail(err, MIMIC_EINVAL, "sample %lld of %lld", (long long)i,
                               (long long)d->count);
-    return d->fd >= 0 ? read_packed(d, i, out, err)
-                      : mimic_image_read(d->text + d->samples[i].name, out, err);
+    return d->read(d, i, out, err);
 }

@@ -34,7 +34,7 @@ static mimic_status add_class(mimic_dataset *d, const char *base, const char *na
     mimic_listing files = {0};
     mimic_status s = mimic_path(d->ctx, folder, "%s/%s", base, name);
     if (s == MIMIC_OK)
-        s = mimic_list_folder(d->ctx, folder, MIMIC_LIST_JPEGS, &files);
+        s = mimic_list_folder(d->ctx, folder, MIMIC_LIST_PICTURES, &files);
     for (int64_t i = 0; s == MIMIC_OK && i < files.count; i++)
         s = mimic_dataset_add(d, folder, '/', files.names[i], label, 0, 0);
     mimic_listing_free(d->ctx, &files);
@@ -84,9 +84,10 @@ static int class_rank(const mimic_dataset *d, const char *name) {
 static mimic_status nothing_found(mimic_dataset *d, const char *base) {
     char found[400];
     mimic_describe_folder(base, found, sizeof found);
-    return mimic_fail(d->ctx, MIMIC_EFORMAT,
-                      "%s: no JPEG files in class folders (CLASS/NAME.jpg); it holds: %s", base,
-                      found);
+    return mimic_fail(
+        d->ctx, MIMIC_EFORMAT,
+        "%s: no pictures in class folders (CLASS/NAME.jpg, .jpeg, .png); it holds: %s", base,
+        found);
 }
 
 mimic_status mimic_dataset_open_folders(mimic_dataset *d, const mimic_dataset_config *cfg) {

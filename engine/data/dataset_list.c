@@ -7,8 +7,11 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* Index of the largest of the comma-separated probabilities; *n receives their number. */
-static mimic_status parse_soft(mimic_text *t, char *text, int32_t *label, int *n) {
+#define MAX_SOFT 4096
+
+/* The comma-separated probabilities, scaled to sum 1, into p (room for MAX_SOFT), and the index of
+ * the largest; *n receives their number. */
+static mimic_status parse_soft(mimic_text *t, char *text, double *p_out, int32_t *label, int *n) {
     double best = -1, sum = 0;
     *n = 0;
     for (char *p = text; p;) {
@@ -23,12 +26,15 @@ static mimic_status parse_soft(mimic_text *t, char *text, int32_t *label, int *n
             *label = *n;
         }
         sum += v;
-        if (++*n > MIMIC_LABEL_MAX)
-            return mimic_text_fail(t, "more than %d probabilities", MIMIC_LABEL_MAX);
+        if (*n == MAX_SOFT)
+            return mimic_text_fail(t, "more than %d probabilities", MAX_SOFT);
+        p_out[(*n)++] = v;
         p = comma ? comma + 1 : NULL;
     }
     if (!(sum > 0))
         return mimic_text_fail(t, "the probabilities are all zero");
+    for (int k = 0; k < *n; k++)
+        p_out[k] /= sum;
     return MIMIC_OK;
 }
 
@@ -39,12 +45,13 @@ static mimic_status parse_line(mimic_text *t, mimic_dataset *d, char *line, cons
         return mimic_text_fail(t, "\"%.60s\" is not PATH<TAB>LABEL", line);
     *tab = 0;
     char *text = tab + 1;
+    double p[MAX_SOFT];
     int32_t label = -1;
     int64_t v;
+    int n = 0;
     mimic_status s;
     if (strchr(text, ',')) {
-        int n;
-        s = parse_soft(t, text, &label, &n);
+        s = parse_soft(t, text, p, &label, &n);
         if (s != MIMIC_OK)
             return s;
         if (*soft && *soft != n)
@@ -62,7 +69,8 @@ static mimic_status parse_line(mimic_text *t, mimic_dataset *d, char *line, cons
     }
     if (s != MIMIC_OK)
         return s;
-    return mimic_dataset_add(d, *line == '/' ? NULL : folder, '/', line, label, 0, 0);
+    s = mimic_dataset_add(d, *line == '/' ? NULL : folder, '/', line, label, 0, 0);
+    return s == MIMIC_OK && n ? mimic_dataset_add_soft(d, p, n) : s;
 }
 
 mimic_status mimic_dataset_open_list(mimic_dataset *d, const mimic_dataset_config *cfg) {

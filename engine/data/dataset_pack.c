@@ -89,20 +89,6 @@ static mimic_status tar_next(tar *t, member *m, bool *end) {
     }
 }
 
-/* Cuts a row at its commas; -1 when there are too many fields or a quoted one. */
-static int split_row(char *line, char **field) {
-    int n = 0;
-    for (char *p = line; p; n++) {
-        if (n == MAX_COLUMNS || *p == '"')
-            return -1;
-        field[n] = p;
-        p = strchr(p, ',');
-        if (p)
-            *p++ = 0;
-    }
-    return n;
-}
-
 static int find_column(char **field, int n, const char *name) {
     for (int i = 0; i < n; i++)
         if (strcmp(field[i], name) == 0)
@@ -123,9 +109,9 @@ static mimic_status csv_header(csv *c, const char *label) {
         return mimic_text_fail(t, "the file is empty");
     char row[400];
     snprintf(row, sizeof row, "%s", line);
-    c->columns = split_row(line, c->field);
+    c->columns = mimic_split_row(line, c->field, MAX_COLUMNS);
     if (c->columns < 0)
-        return mimic_text_fail(t, "more than %d columns, or quotes", MAX_COLUMNS);
+        return mimic_text_fail(t, "more than %d columns, or a quote out of place", MAX_COLUMNS);
     c->path = find_column(c->field, c->columns, "path");
     c->label = find_column(c->field, c->columns, label);
     if (c->path < 0 || c->label < 0)
@@ -140,11 +126,11 @@ static mimic_status add_row(mimic_dataset *d, csv *c, char *line, const member *
                             bool need_labels) {
     mimic_text *t = &c->text;
     int64_t label;
-    int n = split_row(line, c->field);
+    int n = mimic_split_row(line, c->field, MAX_COLUMNS);
     if (n != c->columns)
         return mimic_text_fail(
-            t, n < 0 ? "too many fields, or quotes" : "%d fields, the header has %d", n,
-            c->columns);
+            t, n < 0 ? "too many fields, or a quote out of place" : "%d fields, the header has %d",
+            n, c->columns);
     if (strcmp(c->field[c->path], m->name) != 0)
         return mimic_text_fail(t, "path \"%.100s\", but the tar has \"%.100s\" here",
                                c->field[c->path], m->name);
@@ -167,32 +153,32 @@ static mimic_status add_row(mimic_dataset *d, csv *c, char *line, const member *
                          : s;
 }
 
-/* PATH.tar, or with a split PATH_SPLIT.tar; a PATH that ends in .tar must itself name the split. */
-static mimic_status pack_path(mimic_dataset *d, const mimic_dataset_config *cfg,
-                              char out[MIMIC_PATH_MAX]) {
-    size_t n = strlen(cfg->path), k = cfg->split ? strlen(cfg->split) : 0;
-    if (n <= 4 || strcmp(cfg->path + n - 4, ".tar") != 0)
-        return cfg->split ? mimic_path(d->ctx, out, "%s_%s.tar", cfg->path, cfg->split)
-                          : mimic_path(d->ctx, out, "%s.tar", cfg->path);
-    if (k && (n < k + 5 || cfg->path[n - k - 5] != '_' ||
-              memcmp(cfg->path + n - k - 4, cfg->split, k) != 0))
+mimic_status mimic_pack_path(mimic_dataset *d, const mimic_dataset_config *cfg, const char *end,
+                             char out[MIMIC_PATH_MAX]) {
+    size_t n = strlen(cfg->path), e = strlen(end), k = cfg->split ? strlen(cfg->split) : 0;
+    if (n <= e || strcmp(cfg->path + n - e, end) != 0)
+        return cfg->split ? mimic_path(d->ctx, out, "%s_%s%s", cfg->path, cfg->split, end)
+                          : mimic_path(d->ctx, out, "%s%s", cfg->path, end);
+    if (k && (n < k + e + 1 || cfg->path[n - k - e - 1] != '_' ||
+              memcmp(cfg->path + n - k - e, cfg->split, k) != 0))
         return mimic_fail(d->ctx, MIMIC_EINVAL,
                           "%s is one split of a pack, not \"%s\": give NAME and a split for "
-                          "NAME_SPLIT.tar, or the .tar without a split",
-                          cfg->path, cfg->split);
+                          "NAME_SPLIT%s, or the %s without a split",
+                          cfg->path, cfg->split, end, end);
     return mimic_path(d->ctx, out, "%s", cfg->path);
 }
 
 mimic_status mimic_dataset_open_pack(mimic_dataset *d, const mimic_dataset_config *cfg) {
     char path[MIMIC_PATH_MAX], table[MIMIC_PATH_MAX];
     csv *c = NULL;
-    mimic_status s = pack_path(d, cfg, path);
+    mimic_status s = mimic_pack_path(d, cfg, ".tar", path);
     if (s == MIMIC_OK)
         s = mimic_path(d->ctx, table, "%.*s.csv", (int)strlen(path) - 4, path);
     if (s != MIMIC_OK)
         return s;
     tar t = {.ctx = d->ctx, .path = path};
     struct stat st;
+    d->read = mimic_read_member;
     d->fd = t.fd = open(path, O_RDONLY | O_CLOEXEC);
     if (t.fd < 0 || fstat(t.fd, &st) != 0)
         return mimic_fail(d->ctx, MIMIC_EIO, "%s: %s", path, strerror(errno));

@@ -103,7 +103,7 @@ static mimic_status open_numbered(mimic_dataset *d, const char *base) {
         mimic_listing files = {0};
         s = mimic_path(d->ctx, folder, "%s/%d", base, label + 1);
         if (s == MIMIC_OK && mimic_is_folder(folder))
-            s = mimic_list_folder(d->ctx, folder, MIMIC_LIST_JPEGS, &files);
+            s = mimic_list_folder(d->ctx, folder, MIMIC_LIST_PICTURES, &files);
         for (int64_t i = 0; s == MIMIC_OK && i < files.count; i++)
             s = mimic_dataset_add(d, folder, '/', files.names[i], label, 0, 0);
         mimic_listing_free(d->ctx, &files);
@@ -142,9 +142,7 @@ mimic_status mimic_dataset_open_rafdb(mimic_dataset *d, const mimic_dataset_conf
                           "%s is not RAF-DB: neither " LIST " nor DATASET/; it holds: %s",
                           cfg->path, found);
     }
-    s = mimic_dataset_set_classes(d, CLASSES);
-    for (int k = 0; s == MIMIC_OK && k < CLASSES; k++)
-        s = mimic_dataset_name_class(d, k, class_names[k]);
+    s = mimic_dataset_name_classes(d, class_names, CLASSES);
     if (s != MIMIC_OK)
         return s;
     if (mimic_is_file(list))

@@ -97,6 +97,27 @@ bool mimic_parse_int(const char *s, int64_t lo, int64_t hi, int64_t *out) {
     return *out >= lo && *out <= hi;
 }
 
+int mimic_split_row(char *line, char **field, int max) {
+    int n = 0;
+    for (char *p = line; p; n++) {
+        if (n == max)
+            return -1;
+        field[n] = p;
+        if (*p == '"') {
+            char *end = strchr(p + 1, '"');
+            if (!end || (end[1] != ',' && end[1] != 0))
+                return -1;
+            field[n]++;
+            *end = 0;
+            p = end + 1;
+        }
+        p = strchr(p, ',');
+        if (p)
+            *p++ = 0;
+    }
+    return n;
+}
+
 bool mimic_is_folder(const char *path) {
     struct stat st;
     return stat(path, &st) == 0 && S_ISDIR(st.st_mode);
@@ -117,20 +138,21 @@ mimic_status mimic_path(mimic_ctx *ctx, char out[MIMIC_PATH_MAX], const char *fm
     return MIMIC_OK;
 }
 
-static bool has_jpeg_name(const char *name) {
+static bool has_picture_name(const char *name) {
     const char *dot = strrchr(name, '.');
-    return dot && (strcasecmp(dot, ".jpg") == 0 || strcasecmp(dot, ".jpeg") == 0);
+    return dot && (strcasecmp(dot, ".jpg") == 0 || strcasecmp(dot, ".jpeg") == 0 ||
+                   strcasecmp(dot, ".png") == 0);
 }
 
 /* Does entry e of the folder have the wanted kind? Links are followed. */
 static bool wanted(DIR *dir, const struct dirent *e, mimic_listing_kind kind) {
-    if (e->d_name[0] == '.' || (kind == MIMIC_LIST_JPEGS && !has_jpeg_name(e->d_name)))
+    if (e->d_name[0] == '.' || (kind == MIMIC_LIST_PICTURES && !has_picture_name(e->d_name)))
         return false;
     if (e->d_type == DT_DIR || e->d_type == DT_REG)
         return (e->d_type == DT_DIR) == (kind == MIMIC_LIST_FOLDERS);
     struct stat st;
     if (fstatat(dirfd(dir), e->d_name, &st, 0) != 0)
-        return kind == MIMIC_LIST_JPEGS; /* a broken link: reading it will say so */
+        return kind == MIMIC_LIST_PICTURES; /* a broken link: reading it will say so */
     return kind == MIMIC_LIST_FOLDERS ? S_ISDIR(st.st_mode) : S_ISREG(st.st_mode);
 }
 

@@ -45,6 +45,9 @@ static mimic_status check(mimic_ctx *ctx, const mimic_dataset *data,
 
 static mimic_status make_slots(mimic_loader *l) {
     size_t batch = (size_t)l->cfg.batch;
+    int classes = mimic_dataset_classes(l->data);
+    bool drawn = l->cfg.draw_labels && mimic_dataset_draws(l->data);
+    bool soft = mimic_dataset_soft(l->data, 0) && !drawn;
     l->slots = mimic_calloc(l->ctx, (size_t)l->cfg.ahead * sizeof *l->slots);
     if (!l->slots)
         return MIMIC_ENOMEM;
@@ -55,7 +58,9 @@ static mimic_status make_slots(mimic_loader *l) {
             mimic_alloc(l->ctx, batch * (size_t)l->cfg.views * l->picture * sizeof(float));
         slot->labels = mimic_alloc(l->ctx, batch * sizeof(int32_t));
         slot->index = mimic_alloc(l->ctx, batch * sizeof(int32_t));
-        if (!slot->images || !slot->labels || !slot->index)
+        if (soft)
+            slot->soft = mimic_alloc(l->ctx, batch * (size_t)classes * sizeof(float));
+        if (!slot->images || !slot->labels || !slot->index || (soft && !slot->soft))
             return MIMIC_ENOMEM;
     }
     return MIMIC_OK;
@@ -137,6 +142,7 @@ void mimic_loader_free(mimic_loader *l) {
     for (int i = 0; l->slots && i < l->cfg.ahead; i++) {
         mimic_free(l->ctx, l->slots[i].images);
         mimic_free(l->ctx, l->slots[i].labels);
+        mimic_free(l->ctx, l->slots[i].soft);
         mimic_free(l->ctx, l->slots[i].index);
     }
     void *blocks[] = {l->slots,   l->workers,  l->order,      l->turn,
@@ -187,6 +193,9 @@ static mimic_status to_tensors(mimic_loader *l, const mimic_slot *slot, mimic_ba
                           slot->images, &b.images);
     if (s == MIMIC_OK)
         s = mimic_tensor_from(l->ctx, MIMIC_I32, 1, &n, slot->labels, &b.labels);
+    if (s == MIMIC_OK && slot->soft)
+        s = mimic_tensor_from(l->ctx, MIMIC_F32, 2, (int64_t[]){n, mimic_dataset_classes(l->data)},
+                              slot->soft, &b.soft);
     if (s == MIMIC_OK)
         s = mimic_tensor_from(l->ctx, MIMIC_I32, 1, &n, slot->index, &b.index);
     if (s == MIMIC_OK) {
@@ -195,6 +204,7 @@ static mimic_status to_tensors(mimic_loader *l, const mimic_slot *slot, mimic_ba
     }
     mimic_tensor_release(b.images);
     mimic_tensor_release(b.labels);
+    mimic_tensor_release(b.soft);
     return s;
 }
 

@@ -13,6 +13,7 @@
 typedef struct mimic_slot {
     float *images;           /* [views * n, 3, S, S] */
     int32_t *labels, *index; /* [batch] */
+    float *soft;             /* [batch, classes], or NULL */
     int64_t batch;           /* -1: none */
     int n, done;
     int64_t damaged;
@@ -76,5 +77,6 @@ void mimic_loader_cache_free(struct mimic_loader *l);
  */
 #define MIMIC_STREAM_PICTURE 0x80000000u
 #define MIMIC_STREAM_ORDER 0xfd000000u
+#define MIMIC_STREAM_LABEL 0xfb000000u /* | turn; step as above */
 
 #endif

@@ -52,6 +52,25 @@ void mimic_loader_cache_free(struct mimic_loader *l) {
     mimic_free(l->ctx, (void *)l->cache);
 }
 
+/* The label of a sample in this epoch. */
+static int32_t label_of(const struct mimic_loader *l, int64_t sample, int64_t first,
+                        uint32_t turn) {
+    int32_t label = mimic_dataset_label(l->data, sample);
+    if (!l->cfg.draw_labels || !mimic_dataset_draws(l->data) || label < 0)
+        return label;
+    const float *soft = mimic_dataset_soft(l->data, sample);
+    mimic_rng rng;
+    mimic_rng_init(&rng, l->cfg.seed, MIMIC_STREAM_LABEL | turn,
+                   (uint64_t)l->epoch << 32 | (uint64_t)first);
+    double u = mimic_rng_uniform(&rng);
+    for (int k = 0; k < mimic_dataset_classes(l->data); k++) {
+        u -= soft[k];
+        if (u < 0 && soft[k] > 0)
+            return k;
+    }
+    return label; /* rounding */
+}
+
 /* Item `item` of the slot's batch: all views of one picture. */
 static mimic_status make_item(mimic_worker *w, mimic_slot *slot, int item, int64_t *damaged,
                               mimic_err *err) {
@@ -64,9 +83,14 @@ static mimic_status make_item(mimic_worker *w, mimic_slot *slot, int item, int64
         sample = sample + 1 == l->size ? 0 : sample + 1;
         s = fetch(w, sample, &picture, err);
     }
-    slot->labels[item] = mimic_dataset_label(l->data, sample);
-    slot->index[item] = (int32_t)sample;
     uint32_t turn = l->turn ? l->turn[position] & 0xffffffu : 0;
+    slot->labels[item] = label_of(l, sample, first, turn);
+    slot->index[item] = (int32_t)sample;
+    if (slot->soft) {
+        int classes = mimic_dataset_classes(l->data);
+        memcpy(slot->soft + (size_t)item * (size_t)classes, mimic_dataset_soft(l->data, sample),
+               (size_t)classes * sizeof *slot->soft);
+    }
     for (int v = 0; v < l->cfg.views && s == MIMIC_OK; v++) {
         mimic_rng rng;
         mimic_rng_init(&rng, l->cfg.seed, MIMIC_STREAM_PICTURE | (uint32_t)v << 24 | turn,

@@ -65,7 +65,8 @@ static void test_folders(void **state) {
     refuse("in", NULL, "test", false, MIMIC_EIO, "it holds: train/, val/");
     refuse("in/train/c", NULL, NULL, false, MIMIC_EFORMAT, "it holds: 1.jpg, notes.txt");
     refuse("inn", NULL, NULL, false, MIMIC_EIO, "no data set at");
-    refuse("in", "folder", NULL, false, MIMIC_EINVAL, "folders, rafdb, list, pack");
+    refuse("in", "folder", NULL, false, MIMIC_EINVAL,
+           "folders, rafdb, ferplus, affectnet, recordio, list, pack, pixels");
     refuse("in", NULL, "../x", false, MIMIC_EINVAL, "is not a name");
 }
 
@@ -242,8 +243,9 @@ static void test_pack(void **state) {
     refuse("q.tar", NULL, NULL, false, MIMIC_EFORMAT, "no row for member \"set/x0001.jpg\"");
     put_text("q.csv", "path,label\nset/x0000.jpg\n");
     refuse("q.tar", NULL, NULL, false, MIMIC_EFORMAT, "q.csv:2: 1 fields, the header has 2");
-    put_text("q.csv", "path,label\nset/x0000.jpg,\"1\"\n");
-    refuse("q.tar", NULL, NULL, false, MIMIC_EFORMAT, "q.csv:2: too many fields, or quotes");
+    put_text("q.csv", "path,label\nset/x0000.jpg,\"1\"2\n");
+    refuse("q.tar", NULL, NULL, false, MIMIC_EFORMAT,
+           "q.csv:2: too many fields, or a quote out of place");
     put_text("q.csv", "path,label\nset/x0000.jpg,one\n");
     refuse("q.tar", NULL, NULL, false, MIMIC_EFORMAT, "label \"one\"");
     unlink(at("q.csv"));

@@ -12,14 +12,21 @@ extern "C" {
 typedef struct mimic_dataset mimic_dataset;
 
 typedef struct mimic_dataset_config {
-    const char *path;   /* folder, .tar (pack, with its .csv beside it), .txt/.tsv list file */
-    const char *format; /* "auto" (NULL), "folders", "rafdb", "list", "pack" */
-    /* NULL: all. folders: the sub-folder; rafdb: train or test; list: none; pack: PATH_SPLIT.tar (a
-     * path that ends in .tar is one split already, and must be named for the split when one is
+    const char *path; /* folder, .tar (pack, with its .csv beside it), .pixels, .rec, fer2013.csv,
+                         .txt/.tsv list file */
+    /* "auto" (NULL), "folders", "rafdb", "ferplus", "affectnet", "recordio", "list", "pack",
+     * "pixels" */
+    const char *format;
+    /* NULL: all. folders: the sub-folder; rafdb: train or test; ferplus: train, val, test;
+     * affectnet: train, val; list, recordio: none; pack, pixels: PATH_SPLIT.tar, PATH_SPLIT.pixels
+     * (a path that ends in .tar is one split already, and must be named for the split when one is
      * given). */
     const char *split;
     const char *label_column; /* packs: CSV column, "label" when NULL */
-    bool need_labels; /* a sample without a label (-1) is dropped (packs) or refused (others) */
+    bool need_labels; /* a sample without a label (-1) is dropped, or refused (list files) */
+    /* Label rule. ferplus: "maxvote" (NULL), "majority", "crossentropy", "probability",
+     * "multi_target"; affectnet: "7" (NULL) or "8" classes. */
+    const char *mode;
 } mimic_dataset_config;
 
 /* Reads the index only, no pictures. Messages name file and line. */
@@ -32,15 +39,34 @@ int mimic_dataset_classes(const mimic_dataset *d);
 const char *mimic_dataset_class_name(const mimic_dataset *d, int k); /* "" when unnamed */
 const char *mimic_dataset_format(const mimic_dataset *d);
 int32_t mimic_dataset_label(const mimic_dataset *d, int64_t i);
+/* [classes] summing to 1 (all 0 without a label), or NULL when the set has hard labels only. The
+ * plain label is then the first of the largest. */
+const float *mimic_dataset_soft(const mimic_dataset *d, int64_t i);
+/* ferplus, mode "probability": training draws the label from the soft one in every epoch. */
+bool mimic_dataset_draws(const mimic_dataset *d);
+const char *mimic_dataset_mode(const mimic_dataset *d); /* "" without modes */
 const char *mimic_dataset_sample_name(const mimic_dataset *d,
                                       int64_t i); /* path, or pack.tar:member */
 void mimic_dataset_counts(const mimic_dataset *d, int64_t *per_class); /* [classes] */
 int64_t mimic_dataset_dropped(const mimic_dataset *d); /* samples left out for want of a label */
-/* SHA-256 over names, sizes and labels: identifies the data in a run's record. */
+/* SHA-256 over names, sizes, labels and soft labels: identifies the data in a run's record. */
 void mimic_dataset_hash(const mimic_dataset *d, uint8_t out[32]);
 /* Decodes sample i. Thread-safe. */
 mimic_status mimic_dataset_read(const mimic_dataset *d, int64_t i, mimic_image *out,
                                 mimic_err *err);
+
+/* `mimic data pack`: writes a set's pictures decoded, in one size, as NAME.pixels, which opens as a
+ * data set of format "pixels". Training with transform.pre_resize = size gives the same numbers
+ * from both. The file appears when it is complete. */
+typedef struct mimic_pixels_config {
+    const char *path;
+    int size; /* side in pixels, bilinear as pre_resize; 0: all must have one size already */
+    bool skip_damaged; /* leave damaged pictures out, else they are an error */
+    bool (*progress)(void *user, int64_t done, int64_t total); /* false stops; may be NULL */
+    void *user;
+} mimic_pixels_config;
+mimic_status mimic_pixels_write(mimic_ctx *ctx, const mimic_dataset *d,
+                                const mimic_pixels_config *cfg, int64_t *damaged);
 
 typedef struct mimic_loader mimic_loader;
 
@@ -54,6 +80,8 @@ typedef struct mimic_loader_config {
                   views first */
     bool shuffle;      /* a new permutation per epoch, from (seed, epoch) */
     bool balanced;     /* draw with replacement, weight 1/count(class) */
+    bool draw_labels;  /* mimic_dataset_draws: draw, from (seed, epoch, sample), instead of the
+                          likeliest class; for training */
     bool drop_last;    /* leave out the incomplete last batch */
     int workers;       /* loader threads; 0 = 1. Results do not depend on it */
     int ahead;         /* batches prepared in advance; 0 = 2 */
@@ -67,6 +95,7 @@ typedef struct mimic_loader_config {
 typedef struct mimic_batch {
     mimic_tensor *images; /* f32 [views*n,3,S,S], normalised */
     mimic_tensor *labels; /* i32 [n] (-1 where unlabelled) */
+    mimic_tensor *soft;   /* f32 [n,classes], or NULL: hard labels, or drawn ones */
     mimic_tensor *index;  /* i32 [n], position in the data set */
     int n;
 } mimic_batch;
