@@ -210,6 +210,7 @@ int main(int argc, char **argv) {
     running = L;
     signal(SIGINT, on_signal);
     signal(SIGTERM, on_signal);
+    signal(SIGXFSZ, SIG_IGN); /* a file that may not grow is an error of its write */
     lua_pushcfunction(L, run_protected);
     lua_pushlightuserdata(L, &w);
     if (lua_pcall(L, 1, 0, 0) != LUA_OK) {

@@ -23,6 +23,8 @@ experiment.options = {
     collect = nil,             -- a list: runs of a dry run go there instead of to the screen
 }
 
+local complain = progress.complain
+
 local kinds = { "pretrain", "finetune" }
 local tasks = {} -- kind -> {defaults, run}
 local shared -- results database of this process
@@ -125,11 +127,6 @@ local function say(...)
     progress.clear()
     io.stdout:write(string.format(...), "\n")
     io.stdout:flush()
-end
-
-local function complain(...)
-    progress.clear()
-    io.stderr:write("mimic: ", string.format(...), "\n")
 end
 
 local function continue_command(run)

@@ -226,6 +226,9 @@ function finetune.run(run)
     for _, split in ipairs { "val", "test" } do
         local opened = task.open(c.data, split, true)
         if opened then
+            if opened.classes > data.classes then
+                error(("data.%s has %d classes, but data.train %d"):format(split, opened.classes, data.classes), 0)
+            end
             splits[#splits + 1] = split
             loaders[split] = task.evaluation_loader(c.data, opened, c, c.eval)
             names[split] = c.data.name or task.data_name(c.data[split])

@@ -88,6 +88,13 @@ local function print_last()
     last = nil
 end
 
+---A line on standard error that the progress line does not overwrite.
+---@param ... any as for string.format
+function progress.complain(...)
+    progress.clear()
+    io.stderr:write("mimic: ", string.format(...), "\n")
+end
+
 ---Ends the line of a run.
 function progress.finish()
     if quiet then return end

@@ -39,11 +39,6 @@ function Run:label()
     return ("%s seed %d"):format(self.name, self.seed)
 end
 
-local function warn(...)
-    progress.clear()
-    io.stderr:write("mimic: ", string.format(...), "\n")
-end
-
 -- A task's tensor results are read here, so that it may log what an op returned.
 local function number(v)
     if type(v) == "userdata" then return v:item() end
@@ -182,7 +177,7 @@ function Run:prepare()
             self.last = { path = path, step = c.step, meta = meta and cjson.decode(meta) or {} }
             break
         end
-        warn("%s: %s %s; falling back to an earlier checkpoint", self:label(), path, why)
+        progress.complain("%s: %s %s; falling back to an earlier checkpoint", self:label(), path, why)
         store:event(self.id, 4, "checkpoint", ("%s %s"):format(c.path, why))
         broken[#broken + 1] = c
     end

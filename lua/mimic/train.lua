@@ -3,6 +3,7 @@
 -- so a run that was interrupted ends in the same bits as one that was not.
 local m = require "mimic"
 local profile = require "mimic.profile"
+local progress = require "mimic.progress"
 local weights = require "mimic.weights"
 
 local train = {}
@@ -87,6 +88,7 @@ end
 function Loop:refuse(value, batch, lr)
     local list = batch.index:tolist()
     local shown = table.concat(list, " ", 1, math.min(#list, 16))
+    value = value ~= value and "nan" or value -- not "-nan"
     error(("loss is %s at step %d (epoch %d, batch %d, update %d), lr %g, samples %s%s; the last "
         .. "checkpoint is of update %s. m.check_nan(true) names the first operator that gives no number.")
         :format(tostring(value), self.at.step, self.at.epoch, self.at.position, self.at.update, lr, shown,
@@ -175,6 +177,14 @@ end
 function Loop:finish_epoch(samples, seconds)
     local spec, at, c = self.spec, self.at, self.spec.config
     self.run:log(at.update, { ["train/epoch_loss"] = self.loss_sum / math.max(self.loss_count, 1) })
+    local damaged = spec.loader.damaged
+    if damaged > 0 then
+        self.run:log(at.update, { ["sys/damaged"] = damaged })
+        if at.epoch + 1 >= at.epochs then
+            progress.complain("%s: damaged pictures were skipped %d time%s", self.run:label(), damaged,
+                damaged == 1 and "" or "s")
+        end
+    end
     if samples > 0 and seconds > 0 then
         self.run:log(at.update, { ["sys/images_per_second"] = samples / seconds })
     end
