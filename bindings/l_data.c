@@ -124,6 +124,48 @@ static int data_hash(lua_State *L) {
     return 1;
 }
 
+typedef struct pack_call {
+    lua_State *L;
+    bool failed; /* the error value is on the stack */
+} pack_call;
+
+/* The engine is on the C stack: errors of the script's function wait until it has returned. */
+static bool pack_progress(void *user, int64_t done, int64_t total) {
+    pack_call *c = user;
+    lua_getfield(c->L, 3, "progress");
+    lua_pushinteger(c->L, done);
+    lua_pushinteger(c->L, total);
+    c->failed = lua_pcall(c->L, 2, 0, 0) != LUA_OK;
+    return !c->failed;
+}
+
+/* d:pack(path [, {size, skip_damaged, progress}]) -> number of damaged pictures left out */
+static int data_pack(lua_State *L) {
+    mimicl *b = mimicl_self(L);
+    const mimic_dataset *d = dataset(L, 1);
+    pack_call call = {.L = L};
+    mimic_pixels_config cfg = {.path = luaL_checkstring(L, 2), .user = &call};
+    int64_t damaged = 0;
+    lua_settop(L, 3);
+    if (lua_isnil(L, 3)) {
+        lua_newtable(L);
+        lua_replace(L, 3);
+    }
+    mimicl_options(L, 3, "d:pack", "size|skip_damaged|progress");
+    cfg.size = mimicl_int(L, 3, "size", 0);
+    cfg.skip_damaged = mimicl_boolean(L, 3, "skip_damaged", false);
+    if (lua_getfield(L, 3, "progress") == LUA_TFUNCTION)
+        cfg.progress = pack_progress;
+    lua_settop(L, 3);
+    luaL_checkstack(L, 20, "pack");
+    mimic_status status = mimic_pixels_write(b->ctx, d, &cfg, &damaged);
+    if (call.failed)
+        return lua_error(L);
+    mimicl_ok(L, b, status);
+    lua_pushinteger(L, damaged);
+    return 1;
+}
+
 static int data_length(lua_State *L) {
     lua_pushinteger(L, mimic_dataset_size(dataset(L, 1)));
     return 1;
@@ -331,6 +373,7 @@ void mimicl_open_data(lua_State *L, int b) {
                                        {"read", data_read},
                                        {"counts", data_counts},
                                        {"hash", data_hash},
+                                       {"pack", data_pack},
                                        {NULL, NULL}};
     static const luaL_Reg meta[] = {
         {"__index", data_index}, {"__len", data_length}, {"__gc", data_gc}, {NULL, NULL}};

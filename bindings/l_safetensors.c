@@ -1,4 +1,4 @@
-/* m.safetensors: checkpoint files; m.sha256. */
+/* m.safetensors: checkpoint files, m.pth: those of PyTorch; m.sha256. */
 #include "l_mimic.h"
 
 #include <stdlib.h>
@@ -31,6 +31,15 @@ static int file_open(lua_State *L) {
     const char *path = luaL_checkstring(L, 1);
     file_box *box = mimicl_new(L, MIMICL_SAFETENSORS, sizeof *box, 0);
     mimicl_ok(L, b, mimic_safetensors_open(b->ctx, path, &box->f));
+    return 1;
+}
+
+/* m.pth.open(path): PyTorch's checkpoints, the same object */
+static int pth_open(lua_State *L) {
+    mimicl *b = mimicl_self(L);
+    const char *path = luaL_checkstring(L, 1);
+    file_box *box = mimicl_new(L, MIMICL_SAFETENSORS, sizeof *box, 0);
+    mimicl_ok(L, b, mimic_pth_open(b->ctx, path, &box->f));
     return 1;
 }
 
@@ -213,4 +222,8 @@ void mimicl_open_safetensors(lua_State *L, int b) {
     lua_newtable(L);
     mimicl_functions(L, b, files);
     lua_setfield(L, -2, "safetensors");
+    static const luaL_Reg pth[] = {{"open", pth_open}, {NULL, NULL}};
+    lua_newtable(L);
+    mimicl_functions(L, b, pth);
+    lua_setfield(L, -2, "pth");
 }

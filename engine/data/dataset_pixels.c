@@ -140,8 +140,11 @@ static mimic_status fill(mimic_dataset *d, bool need_labels) {
         ((uint32_t *)(void *)m->crc)[kept++] = m->crc[i];
         s = mimic_dataset_add(d, NULL, 0, text, label[i], h->data_at + i * record,
                               (uint32_t)record);
-        for (size_t k = 0; soft && k < classes; k++)
+        for (size_t k = 0; soft && k < classes; k++) {
             share[k] = (double)shares[i * classes + k];
+            if (!(share[k] >= 0 && share[k] <= 1))
+                return bad(d, "a soft label that is no probability");
+        }
         if (s == MIMIC_OK && soft)
             s = mimic_dataset_add_soft(d, share, (int)classes);
     }

@@ -23,6 +23,13 @@ static const mimic_file_dtype file_dtypes[] = {
     {"F8_E5M2", 1, false, MIMIC_F32},
 };
 
+const mimic_file_dtype *mimic_file_dtype_find(const char *name) {
+    for (size_t i = 0; i < sizeof file_dtypes / sizeof *file_dtypes; i++)
+        if (strcmp(file_dtypes[i].name, name) == 0)
+            return &file_dtypes[i];
+    return NULL;
+}
+
 static mimic_status bad_json(mimic_safetensors *f, const mimic_json *j) {
     return mimic_fail(f->ctx, MIMIC_EFORMAT, "%s: header byte %zu: %s", f->path, j->at,
                       j->error ? j->error : "not as a safetensors header has it");
@@ -62,11 +69,9 @@ static mimic_status parse_dtype(mimic_safetensors *f, mimic_json *j, mimic_entry
     const char *name = mimic_json_string(j);
     if (!name)
         return bad_json(f, j);
-    for (size_t i = 0; i < sizeof file_dtypes / sizeof *file_dtypes; i++)
-        if (strcmp(file_dtypes[i].name, name) == 0) {
-            e->dtype = &file_dtypes[i];
-            return MIMIC_OK;
-        }
+    e->dtype = mimic_file_dtype_find(name);
+    if (e->dtype)
+        return MIMIC_OK;
     return mimic_fail(f->ctx, MIMIC_EFORMAT, "%s: tensor '%s': unknown dtype '%s'", f->path,
                       e->name, name);
 }
@@ -164,6 +169,23 @@ static int compare_key(const void *a, const void *b) {
     return strcmp(((const mimic_meta_pair *)a)->key, ((const mimic_meta_pair *)b)->key);
 }
 
+mimic_status mimic_safetensors_sort(mimic_safetensors *f) {
+    mimic_entry **s = f->sorted;
+    if (f->n > 1)
+        qsort(s, (size_t)f->n, sizeof *s, compare_name);
+    for (int i = 1; i < f->n; i++)
+        if (strcmp(s[i - 1]->name, s[i]->name) == 0)
+            return mimic_fail(f->ctx, MIMIC_EFORMAT, "%s: two tensors are named '%s'", f->path,
+                              s[i]->name);
+    if (f->n_meta > 1)
+        qsort(f->meta, (size_t)f->n_meta, sizeof *f->meta, compare_key);
+    for (int i = 1; i < f->n_meta; i++)
+        if (strcmp(f->meta[i - 1].key, f->meta[i].key) == 0)
+            return mimic_fail(f->ctx, MIMIC_EFORMAT, "%s: metadata has '%s' twice", f->path,
+                              f->meta[i].key);
+    return MIMIC_OK;
+}
+
 /* The ranges must cover the data without holes and overlaps; leaves `sorted` in order of names. */
 static mimic_status check_cover(mimic_safetensors *f, int64_t data_size) {
     mimic_entry **s = f->sorted;
@@ -193,18 +215,7 @@ static mimic_status check_cover(mimic_safetensors *f, int64_t data_size) {
         return mimic_fail(f->ctx, MIMIC_EFORMAT,
                           "%s: %lld bytes after the last tensor belong to none", f->path,
                           (long long)(data_size - at));
-    qsort(s, (size_t)f->n, sizeof *s, compare_name);
-    for (int i = 1; i < f->n; i++)
-        if (strcmp(s[i - 1]->name, s[i]->name) == 0)
-            return mimic_fail(f->ctx, MIMIC_EFORMAT, "%s: two tensors are named '%s'", f->path,
-                              s[i]->name);
-    if (f->n_meta > 1)
-        qsort(f->meta, (size_t)f->n_meta, sizeof *f->meta, compare_key);
-    for (int i = 1; i < f->n_meta; i++)
-        if (strcmp(f->meta[i - 1].key, f->meta[i].key) == 0)
-            return mimic_fail(f->ctx, MIMIC_EFORMAT, "%s: __metadata__ has '%s' twice", f->path,
-                              f->meta[i].key);
-    return MIMIC_OK;
+    return mimic_safetensors_sort(f);
 }
 
 static mimic_status parse(mimic_safetensors *f, mimic_json *j) {

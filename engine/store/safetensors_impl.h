@@ -17,6 +17,8 @@ typedef struct mimic_entry {
     int rank;
     int64_t shape[MIMIC_MAX_RANK];
     int64_t begin, end; /* in the data part */
+    bool strided;       /* .pth: element (i,j,...) lies at begin + i stride[0] + j stride[1] ... */
+    int64_t stride[MIMIC_MAX_RANK]; /* elements */
 } mimic_entry;
 
 typedef struct mimic_meta_pair {
@@ -35,6 +37,9 @@ struct mimic_safetensors {
     int n, cap, n_meta, cap_meta;
 };
 
+/* Puts `sorted` and `meta` in order of names; two of one name are refused. */
+mimic_status mimic_safetensors_sort(mimic_safetensors *f);
+const mimic_file_dtype *mimic_file_dtype_find(const char *name); /* NULL if unknown */
 /* "[2,3]" of an entry. */
 void mimic_entry_shape(const mimic_entry *e, char *buf, size_t size);
 

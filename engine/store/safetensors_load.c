@@ -66,6 +66,18 @@ static int64_t convert(const mimic_file_dtype *d, const void *from, void *to, in
     return n;
 }
 
+static mimic_status no_fit(const mimic_safetensors *f, const mimic_entry *e, int64_t i) {
+    return mimic_fail(f->ctx, MIMIC_EFORMAT,
+                      "%s: tensor '%s': element %lld of %s does not fit in %s", f->path, e->name,
+                      (long long)i, e->dtype->name, mimic_dtype_name(e->dtype->as));
+}
+
+/* Are its bytes those of a tensor? */
+static bool is_same(const mimic_file_dtype *d) {
+    return strcmp(d->name, "BOOL") != 0 && strcmp(d->name, "F16") != 0 &&
+           (size_t)d->size == mimic_dtype_size(d->as);
+}
+
 static mimic_status load_converted(mimic_safetensors *f, const mimic_entry *e, mimic_tensor *t) {
     _Alignas(64) uint8_t buf[32 * 1024];
     int64_t count = (e->end - e->begin) / e->dtype->size,
@@ -79,12 +91,48 @@ static mimic_status load_converted(mimic_safetensors *f, const mimic_entry *e, m
             return st;
         int64_t fit = convert(e->dtype, buf, (char *)mimic_data(t) + (size_t)at * out_size, n);
         if (fit < n)
-            return mimic_fail(f->ctx, MIMIC_EFORMAT,
-                              "%s: tensor '%s': element %lld of %s does not fit in %s", f->path,
-                              e->name, (long long)(at + fit), e->dtype->name,
-                              mimic_dtype_name(e->dtype->as));
+            return no_fit(f, e, at + fit);
     }
     return MIMIC_OK;
+}
+
+static bool is_contiguous(const mimic_entry *e) {
+    int64_t step = 1;
+    for (int k = e->rank - 1; k >= 0; step *= e->shape[k--])
+        if (e->shape[k] > 1 && e->stride[k] != step)
+            return false;
+    return true;
+}
+
+/* Gathers the elements of a strided entry from its range in the file. */
+static mimic_status load_strided(mimic_safetensors *f, const mimic_entry *e, mimic_tensor *t) {
+    size_t size = (size_t)e->dtype->size, bytes = (size_t)(e->end - e->begin);
+    int64_t n = mimic_numel(t), at[MIMIC_MAX_RANK] = {0}, from = 0;
+    uint8_t *range = mimic_alloc(f->ctx, bytes + 1),
+            *packed = mimic_alloc(f->ctx, (size_t)n * size + 1);
+    mimic_status s = range && packed ? MIMIC_OK : MIMIC_ENOMEM;
+    if (s == MIMIC_OK)
+        s = mimic_pread_all(f->ctx, f->path, f->fd, range, bytes, f->data_at + e->begin);
+    for (int64_t i = 0; s == MIMIC_OK && i < n; i++) {
+        memcpy(packed + (size_t)i * size, range + (size_t)from * size, size);
+        for (int k = e->rank - 1; k >= 0; k--) { /* the next index, last axis first */
+            from += e->stride[k];
+            if (++at[k] < e->shape[k])
+                break;
+            from -= e->shape[k] * e->stride[k];
+            at[k] = 0;
+        }
+    }
+    if (s == MIMIC_OK && is_same(e->dtype))
+        memcpy(mimic_data(t), packed, (size_t)n * size);
+    else if (s == MIMIC_OK) {
+        int64_t fit = convert(e->dtype, packed, mimic_data(t), n);
+        if (fit < n)
+            s = no_fit(f, e, fit);
+    }
+    mimic_free(f->ctx, range);
+    mimic_free(f->ctx, packed);
+    return s;
 }
 
 mimic_status mimic_safetensors_load(mimic_safetensors *f, int i, mimic_tensor **out) {
@@ -100,9 +148,10 @@ mimic_status mimic_safetensors_load(mimic_safetensors *f, int i, mimic_tensor **
     mimic_status st = mimic_tensor_make(f->ctx, e->dtype->as, e->rank, e->shape, "load", &t);
     if (st)
         return st;
-    bool same = strcmp(e->dtype->name, "BOOL") != 0 && strcmp(e->dtype->name, "F16") != 0 &&
-                (size_t)e->dtype->size == mimic_dtype_size(e->dtype->as);
-    if (same && e->end > e->begin)
+    bool same = is_same(e->dtype);
+    if (e->strided && !is_contiguous(e))
+        st = load_strided(f, e, t);
+    else if (same && e->end > e->begin)
         st = mimic_pread_all(f->ctx, f->path, f->fd, mimic_data(t), (size_t)(e->end - e->begin),
                              f->data_at + e->begin);
     else if (!same)

@@ -115,13 +115,14 @@ end
 ---@param labels any i32 [n]
 ---@param plan mixing.Plan? needed when something is mixed
 ---@param c table finetune.defaults' keys
+---@param shares any? f32 [n,classes], soft labels in the place of `labels`
 ---@return any loss, table terms (ce, contrast), table parts for tests and pictures
-function finetune.loss(model, views, labels, plan, c)
+function finetune.loss(model, views, labels, plan, c, shares)
     local s = finetune.switches(c)
     local need_clean, need_mixed = needs(s)
     local classes = model.config.classes
     local n = labels.shape[1]
-    local y = m.onehot(labels, { classes = classes })
+    local y = shares or m.onehot(labels, { classes = classes })
     local parts, clean, mixed = {}, nil, nil
     local images = views
     if need_mixed then
@@ -143,7 +144,7 @@ function finetune.loss(model, views, labels, plan, c)
     local ce
     if s.on ~= "mixed" then
         parts.logits = model:logits(clean.r)
-        ce = m.cross_entropy(parts.logits, labels, smoothing)
+        ce = m.cross_entropy(parts.logits, shares or labels, smoothing)
     end
     if s.on ~= "clean" then
         parts.logits_mixed = model:logits(mixed.r)
@@ -249,11 +250,15 @@ function finetune.run(run)
 
     local function step(batch, at)
         local labels = batch.labels
-        if c.views == 2 then labels = m.concat(labels, labels, { axis = 1 }) end
+        local shares = batch.soft
+        if c.views == 2 then
+            labels = m.concat(labels, labels, { axis = 1 })
+            shares = shares and m.concat(shares, shares, { axis = 1 })
+        end
         local shape = batch.images.shape
         local plan = need_mixed and
             mixing.draw(shape[1], c.mix, m.rng(run.seed, mix_stream, at.step), shape[3], shape[4])
-        local loss, terms = finetune.loss(model, batch.images, labels, plan or nil, c)
+        local loss, terms = finetune.loss(model, batch.images, labels, plan or nil, c, shares)
         return loss, terms
     end
 

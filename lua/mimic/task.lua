@@ -7,11 +7,12 @@ local vit = require "mimic.vit"
 
 local task = {}
 
---- Data sets: a path, or {path, format, split, label_column}.
+--- Data sets: a path, or {path, format, split, label_column, mode}.
 task.data_defaults = {
     train = false, val = false, test = false,
     name = false,          -- name of the data set in results; false = from the path
     format = "auto", label_column = false,
+    mode = false,          -- label rule: maxvote, majority, ... of FERPlus; 7 or 8 classes of AffectNet
     workers = 1, ahead = 2, -- loader threads and batches prepared; results do not depend on them
     cache = 0,             -- MiB of decoded pictures kept in memory
     skip_damaged = false,
@@ -79,6 +80,7 @@ function task.open(data, split, need_labels)
     return m.data.open {
         path = spec.path, format = spec.format or data.format, split = spec.split,
         label_column = spec.label_column or data.label_column or nil, need_labels = need_labels,
+        mode = (spec.mode or data.mode) and tostring(spec.mode or data.mode) or nil,
     }
 end
 
@@ -95,7 +97,7 @@ function task.training_loader(data, dataset, c, seed, views, opts)
     local second = c.second and transform(task.merge(c.augment, c.second), c.model.img)
     return m.data.loader(dataset, {
         batch = c.batch, views = views, shuffle = drawn and not data.balanced,
-        balanced = drawn and data.balanced, drop_last = drawn, second = second or nil,
+        balanced = drawn and data.balanced, draw_labels = drawn, drop_last = drawn, second = second or nil,
         workers = data.workers, ahead = data.ahead, seed = seed, skip_damaged = data.skip_damaged,
         cache = math.floor(data.cache * 2 ^ 20), transform = transform(c.augment, c.model.img),
     })

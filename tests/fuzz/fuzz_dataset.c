@@ -3,48 +3,7 @@
  * the CSV. */
 #include "fuzz.h"
 
-#include <fcntl.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
-#include <sys/stat.h>
-#include <unistd.h>
-
-#include "mimic.h"
-
-static char folder[64];
-
-static void put(const char *name, const uint8_t *data, size_t size) {
-    char path[200];
-    snprintf(path, sizeof path, "%s/%s", folder, name);
-    int fd = open(path, O_WRONLY | O_CREAT | O_TRUNC, 0666);
-    if (fd < 0 || write(fd, data, size) != (ssize_t)size)
-        abort();
-    close(fd);
-}
-
-static void remove_folder(void) {
-    char command[200];
-    snprintf(command, sizeof command, "rm -rf '%s'", folder);
-    if (system(command))
-        abort();
-}
-
-static mimic_ctx *start(void) {
-    mimic_ctx *ctx;
-    char path[200];
-    snprintf(folder, sizeof folder, "%s/mimic-fuzz-XXXXXX",
-             access("/dev/shm", W_OK) ? "/tmp" : "/dev/shm");
-    if (mimic_open(&(mimic_config){.threads = 1}, &ctx) || !mkdtemp(folder) ||
-        atexit(remove_folder))
-        abort();
-    for (int i = 0; i < 3; i++) {
-        static const char *const names[] = {"raf", "raf/EmoLabel", "raf/Image"};
-        snprintf(path, sizeof path, "%s/%s", folder, names[i]);
-        mkdir(path, 0777);
-    }
-    return ctx;
-}
+#include "folder.h"
 
 /* Checksums of the headers as far as sizes lead to further ones. */
 static void repair(uint8_t *tar, size_t size) {
@@ -71,7 +30,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
     static uint8_t copy[1 << 16];
     char path[200];
     if (!ctx)
-        ctx = start();
+        ctx = start((const char *[]){"raf", "raf/EmoLabel", "raf/Image"}, 3);
     if (size < 2 || size > sizeof copy)
         return 0;
     int kind = data[0] % 3;
@@ -91,25 +50,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
         put("x.tar", copy + 2 + csv, size - 2 - csv);
         snprintf(path, sizeof path, "%s/x.tar", folder);
     }
-    mimic_dataset *d = NULL;
-    if (mimic_dataset_open(ctx, &cfg, &d)) {
-        if (d || !mimic_message(ctx)[0])
-            abort();
-        return 0;
-    }
-    for (int64_t i = 0; i < mimic_dataset_size(d) && i < 4; i++) {
-        mimic_image img = {0};
-        mimic_err err = {{0}};
-        if (mimic_dataset_read(d, i, &img, &err) && !err.text[0])
-            abort();
-        if (mimic_dataset_label(d, i) >= mimic_dataset_classes(d) ||
-            !mimic_dataset_sample_name(d, i))
-            abort();
-        mimic_image_free(&img);
-    }
-    uint8_t hash[32];
-    mimic_dataset_hash(d, hash);
-    mimic_dataset_free(d);
+    open_set(ctx, &cfg);
     return 0;
 }
 

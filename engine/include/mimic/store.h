@@ -33,6 +33,12 @@ const char *mimic_safetensors_meta_key(const mimic_safetensors *f, int i);
  */
 mimic_status mimic_safetensors_load(mimic_safetensors *f, int i, mimic_tensor **out);
 
+/* Opens a PyTorch checkpoint (.pth, .pt, both layouts of torch.save) in the same way: names of
+ * nested dicts are joined by dots, plain values on top become metadata. Nothing in it is executed:
+ * classes and pickle opcodes beyond tensors and plain data are refused by name. Compressed entries,
+ * TorchScript and big-endian files are MIMIC_EUNSUPPORTED. */
+mimic_status mimic_pth_open(mimic_ctx *ctx, const char *path, mimic_safetensors **out);
+
 /* Writes path atomically (temporary file, fsync, rename, fsync of the folder). meta: n_meta pairs
  * key, value. On failure (full disk, read-only) no trace of the temporary is left and an old file
  * at `path` is untouched. sha256 (may be NULL) gets the hash of the whole file. */

@@ -1,18 +1,24 @@
--- mimic data: make a synthetic data set, check pictures, describe a data set.
+-- mimic data: make a synthetic data set, check pictures, describe a data set, decode it in advance.
 local lfs = require "lfs"
 local m = require "mimic"
 local cli = require "mimic.cli"
+local info = require "mimic.cli.data.info"
+local layouts = require "mimic.layouts"
+local pack = require "mimic.cli.data.pack"
 local tables = require "mimic.format"
 
 local command = {
-    summary = "make synthetic data, check pictures, describe a data set",
+    summary = "make synthetic data, check pictures, describe a data set, decode it in advance",
     description = [[
-Works on data sets: a folder of pictures by class, an RAF-DB folder, a list file, or a
-pack (NAME.tar with NAME.csv).]],
+Works on data sets, which it recognises: folders of pictures by class (ImageNet, MS-Celeb-1M),
+RAF-DB, FERPlus (fer2013.csv with fer2013new.csv, or its folders), AffectNet (both releases),
+RecordIO (train.rec), list files, packs (NAME.tar with NAME.csv), decoded pictures (.pixels).]],
     examples = [[
   mimic data synth data/synth --seed 0
+  mimic data synth data/small --layout ferplus
   mimic data check photos/ broken.jpg pack.tar
-  mimic data info data/synth/faces]],
+  mimic data info data/small --mode majority
+  mimic data pack data/small data/small48]],
 }
 
 local subs = {} -- name -> parser of the sub-command, for its help
@@ -29,6 +35,10 @@ function command.configure(p)
         "Example:\n  mimic data synth data/synth --seed 0 --size 48 --faces-train 2000")
     s:argument("dir"):argname("DIR"):description("folder to write")
     integer(s, "--seed", 0, "equal seeds give equal files")
+    s:option("--layout"):argname("NAME"):description("instead: one small set in the exact form of "
+        .. table.concat(layouts.names, ", "))
+    integer(s, "--train", 120, "with --layout: pictures for training")
+    integer(s, "--test", 40, "with --layout: pictures of each other split")
     integer(s, "--size", 64, "pixels of a side")
     integer(s, "--general-train", 4000, "general pictures for pre-training")
     integer(s, "--general-val", 200, "general pictures held out")
@@ -42,16 +52,22 @@ any picture failed.]],
         "Example:\n  mimic data check photos/ broken.jpg pack.tar | awk '$2 < 48'")
     c:argument("paths"):argname("PATH"):args("+")
         :description("pictures, folders, packs (.tar), list files (.txt, .tsv)")
-    local i = p:command("info", "Format of a data set, its splits, and how many pictures each class has.",
-        "Example:\n  mimic data info data/synth/faces")
-    i:argument("path"):argname("PATH"):description("folder, pack or list file")
-    i:option("--label-column"):argname("NAME"):description("column of a pack's .csv that holds the label")
-    tables.options(i)
-    for _, sub in ipairs { s, c, i } do
+    local i = p:command("info", [[
+What a data set is, its splits, how many pictures each class has, and how that differs from
+the published set.]],
+        "Example:\n  mimic data info data/ferplus --mode majority")
+    info.configure(i)
+    local k = p:command("pack", [[
+Writes a data set's pictures decoded, in one size, with their labels: OUT_train.pixels and so
+on. Training reads them as a data set of that name, without decoding, and with the same
+numbers as from SRC when augment.pre_resize is the size.]],
+        "Example:\n  mimic data pack data/affectnet data/affectnet224 --size 224")
+    pack.configure(k)
+    for _, sub in ipairs { s, c, i, k } do
         sub:add_help(false)
         sub:help_max_width(100)
     end
-    subs = { synth = s, check = c, info = i }
+    subs = { synth = s, check = c, info = i, pack = k }
 end
 
 ---Help of the sub-command named in the words, or nil.
@@ -63,6 +79,14 @@ end
 
 local function synth(args)
     local began = m.sys.clock()
+    if args.layout then
+        cli.guard(cli.USAGE, layouts.write, {
+            layout = args.layout, dir = args.dir, train = args.train, test = args.test, seed = args.seed,
+        })
+        print(("wrote a set in the form of %s under %s in %s"):format(args.layout, args.dir,
+            tables.duration(m.sys.clock() - began)))
+        return cli.DONE
+    end
     local written = require("mimic.synth").ensure {
         dir = args.dir, seed = args.seed, size = args.size, general_train = args.general_train,
             general_val = args.general_val,
@@ -144,6 +168,11 @@ local function check_tar(path)
     f:close()
 end
 
+-- A single file that holds a data set, by its name.
+local function readable_set(name)
+    return ({ tar = true, rec = true, pixels = true })[suffix(name)] or name == "fer2013.csv"
+end
+
 local function check(path, depth)
     local mode, why = lfs.attributes(path, "mode")
     if not mode then return complain(path, why) end
@@ -162,7 +191,7 @@ local function check(path, depth)
                 if not circle then check(inner, depth + 1) end
             elseif pictures[suffix(name)] then
                 one(inner, m.image.read, inner)
-            elseif suffix(name) == "tar" then
+            elseif readable_set(name) then
                 check(inner, depth + 1)
             end
         end
@@ -170,6 +199,8 @@ local function check(path, depth)
         if lfs.attributes((path:gsub("tar$", "csv")), "mode") then check_set(path) else check_tar(path) end
     elseif suffix(path) == "csv" and lfs.attributes((path:gsub("csv$", "tar")), "mode") then
         check_set((path:gsub("csv$", "tar")))
+    elseif readable_set(path:match("([^/]*)$")) then
+        check_set(path)
     elseif ({ txt = true, tsv = true, csv = true, lst = true })[suffix(path)] then
         check_set(path)
     else
@@ -177,48 +208,10 @@ local function check(path, depth)
     end
 end
 
-local function info(args)
-    local rows, classes, order = {}, {}, {}
-    local format, hash
-    local columns = { "class" }
-    local problems = {}
-    for _, split in ipairs { "train", "val", "test", "all" } do
-        local ok, d = pcall(m.data.open, { path = args.path, split = split ~= "all" and split or nil,
-            label_column = args.label_column })
-        if not ok then
-            problems[#problems + 1] = tostring(d):match("^[^\n]*")
-        elseif #d > 0 and not (split == "all" and #columns > 1) and d:hash() ~= hash then
-            format, hash = d.format, d:hash()
-            columns[#columns + 1] = split
-            local counts = d:counts()
-            for k = 0, d.classes - 1 do
-                local name = d:class_name(k)
-                local key = name ~= "" and ("%d %s"):format(k, name) or tostring(k)
-                if not classes[key] then
-                    classes[key] = { class = key }
-                    order[#order + 1] = classes[key]
-                end
-                classes[key][split] = counts[k + 1]
-            end
-            rows[split] = #d
-        end
-    end
-    if not format then
-        cli.fail(cli.FAILED, "%s", problems[#problems] or "no pictures under " .. args.path)
-    end
-    local sum = { class = "all" }
-    for split, n in pairs(rows) do sum[split] = n end
-    order[#order + 1] = sum
-    if tables.chosen(args) == "plain" then
-        print(("%s: format %s, %d classes"):format(args.path, format, #order - 1))
-    end
-    print(tables.format(tables.chosen(args), order, columns))
-    return cli.DONE
-end
-
 function command.run(args)
     if args.action == "synth" then return synth(args) end
-    if args.action == "info" then return info(args) end
+    if args.action == "info" then return info.run(args) end
+    if args.action == "pack" then return pack.run(args) end
     total, failed = 0, 0
     io.stdout:setvbuf("full")
     for _, path in ipairs(args.paths) do check(path, 0) end
