@@ -208,6 +208,7 @@ int main(int argc, char **argv) {
         return FAILED;
     }
     running = L;
+    signal(SIGXFSZ, SIG_IGN); /* a file at its limit is an error to report, as a full disk is */
     signal(SIGINT, on_signal);
     signal(SIGTERM, on_signal);
     signal(SIGXFSZ, SIG_IGN); /* a file that may not grow is an error of its write */

@@ -196,7 +196,9 @@ function cli.main(words)
         require("mimic.query").close()
         require("mimic.experiment").close()
     end)
-    if ok and not closed then
+    if ok and code == cli.INTERRUPTED and not closed and require("mimic.room").is_full(why) then
+        io.stderr:write("mimic: ", tostring(why):match("^[^\n]*"), "; they are recorded again when the run goes on\n")
+    elseif ok and not closed then
         ok, code = false, setmetatable({ code = cli.DATABASE, message = tostring(why) }, Exit)
     end
     io.stdout:flush()

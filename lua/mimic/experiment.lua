@@ -4,8 +4,10 @@
 local m = require "mimic"
 local config = require "mimic.config"
 local environment = require "mimic.environment"
+local keep = require "mimic.keep"
 local progress = require "mimic.progress"
 local results = require "mimic.results"
+local room = require "mimic.room"
 local Run = require "mimic.run"
 
 local experiment = {}
@@ -163,6 +165,19 @@ local function lock(store, row)
     return handle
 end
 
+-- A run that found the disk full stops like one that was interrupted: what was saved stays, and it goes on from
+-- there once there is room.
+local function stop_for_room(store, run, err)
+    progress.finish()
+    run.state = "interrupted"
+    err = tostring(err):match("^[^\n]*")
+    pcall(store.finish, store, run.id, "interrupted", err) -- when not even this fits, the next start finds out
+    complain("%s: stopped, %s", run:label(), err)
+    local kept = run.saved and "all up to step " .. run.saved .. " is saved" or "nothing saved yet, begins anew"
+    complain("%s: %s; make room (`mimic gc`), then continue with\n  %s", run:label(), kept, continue_command(run))
+    error(Run.Stop, 0)
+end
+
 local function execute(store, run, task, env)
     local row = store:run(run.id)
     local held <close> = lock(store, row) -- luacheck: ignore held
@@ -189,11 +204,16 @@ local function execute(store, run, task, env)
         ok, err = false, "the task changed its configuration while it ran"
     end
     if ok then
-        run:log(run.step, { ["sys/peak_bytes"] = m.memory().peak })
-        store:finish(run.id, "done")
-        run.state = "done"
-        return
+        ok, err = pcall(function()
+            run:log(run.step, { ["sys/peak_bytes"] = m.memory().peak })
+            store:finish(run.id, "done")
+        end)
+        if ok then
+            run.state = "done"
+            return
+        end
     end
+    if room.is_full(err) then stop_for_room(store, run, err) end
     local stopped = err == Run.Stop or m.interrupted() > 0
     run.state = stopped and "interrupted" or "failed"
     local saved, why = pcall(store.finish, store, run.id, run.state, not stopped and (trace or err) or nil)
@@ -207,6 +227,22 @@ end
 local function announce(store, run)
     local golden = store:golden(run.id)
     if golden then say("%s", golden) end
+end
+
+-- Files the run under a row of a table: `mimic table REF` sets it beside the others and the paper's number.
+local function file_under(store, run, answers)
+    for _, a in ipairs(answers[1] and answers or { answers }) do
+        store:answer(run.id, a.ref, a.row)
+    end
+end
+
+-- answers = { ref = "table2", row = "MIM, CE" }, or a list of such.
+local function check_answers(answers)
+    for _, a in ipairs(type(answers) == "table" and (answers[1] and answers or { answers }) or { false }) do
+        if type(a) ~= "table" or type(a.ref) ~= "string" or type(a.row) ~= "string" then
+            config.refuse("answers: { ref = \"table2\", row = \"MIM, CE\" } or a list of such expected")
+        end
+    end
 end
 
 local function one(self, spec, seed)
@@ -273,8 +309,9 @@ local function one(self, spec, seed)
         }
         self.forced[hash .. cfg.seed] = true
     end
-    local run = Run.new(store, row, cfg, parent)
+    local run = Run.new(store, row, cfg, parent, spec.rules)
     run.hash = hash
+    if spec.answers then file_under(store, run, spec.answers) end
     if row.state ~= "done" then
         execute(store, run, task, environment_row)
         if run.state == "failed" then
@@ -289,17 +326,21 @@ local function one(self, spec, seed)
 end
 
 ---Executes a run, or returns it when it is done already.
----@param spec {kind: string, name: string?, config: table?, parent: table?, seeds: integer[]?}
+---@param spec table kind, name, config, parent, seeds; answers: {ref, row} of a table; keep: {last, best, pin}
 ---@return table run handle; with `seeds` the group of the handles: a list with :result and :summary over
 ---seeds
 function Experiment:run(spec)
     for k in pairs(spec) do
-        if not ({ kind = 1, name = 1, config = 1, parent = 1, seeds = 1 })[k] then
-            local known = { "kind", "name", "config", "parent", "seeds" }
+        if not ({ kind = 1, name = 1, config = 1, parent = 1, seeds = 1, answers = 1, keep = 1 })[k] then
+            local known = { "kind", "name", "config", "parent", "seeds", "answers", "keep" }
             local hint = require("mimic.suggest").hint(tostring(k), known)
             config.refuse("exp:run has no field '%s'%s", tostring(k), hint)
         end
     end
+    local ok, rules = pcall(keep.resolve, spec.keep)
+    if not ok then config.refuse("%s", rules) end
+    if spec.answers then check_answers(spec.answers) end
+    spec = setmetatable({ rules = rules }, { __index = spec })
     if not spec.seeds then return one(self, spec) end
     local list = type(spec.seeds) ~= "string" and #spec.seeds or 0
     for i = 1, list do

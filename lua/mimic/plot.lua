@@ -262,7 +262,7 @@ function plot.svg(spec)
     for k, line in ipairs(spec.lines) do
         local class = (k - 1) % 6 + 1
         local dash = dashes[class] ~= "" and (' stroke-dasharray="%s"'):format(dashes[class]) or ""
-        local key = '<svg class="key" viewBox="0 0 28 8" aria-hidden="true">' ..
+        local key = '<svg class="key dash" viewBox="0 0 28 8" aria-hidden="true">' ..
             '<path class="line c%d"%s d="M0 4H28"/></svg>'
         legend[k] = ("<span>%s%s</span>"):format(key:format(class, dash), plot.escape(line.name))
     end

@@ -88,6 +88,13 @@ local function mean_loss(method, model, loader, c, at, seed)
     return { loss = sum / n }, n
 end
 
+-- Whether an epoch ends with a picture: as often as asked for, else about ten times and with a checkpoint.
+local function picture_due(c, at)
+    local every = c.picture_epochs
+    if not every then every = c.checkpoint_epochs * math.ceil(at.epochs / (10 * c.checkpoint_epochs)) end
+    return every > 0 and at.epoch % every == 0
+end
+
 --- Pre-trains as run.config says; the final checkpoint holds the parameters under the reference's names.
 function pretrain.run(run)
     local c = run.config
@@ -147,10 +154,7 @@ function pretrain.run(run)
         end,
         epoch_end = function(at)
             local last = at.epoch == at.epochs
-            if method.picture and c.pictures > 0
-                and (last or c.picture_epochs > 0 and at.epoch % c.picture_epochs == 0) then
-                picture(at)
-            end
+            if method.picture and c.pictures > 0 and (last or picture_due(c, at)) then picture(at) end
             return val and evaluate(at) or {}
         end,
     })

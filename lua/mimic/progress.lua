@@ -1,5 +1,6 @@
--- The progress line on stderr. On a terminal one line that is redrawn; elsewhere one line per epoch and
--- no carriage returns; nothing with --quiet.
+-- Progress on stderr: one bar for the run, above it a header for the sweep. On a terminal both are redrawn in
+-- place; elsewhere a line per epoch, a header line when its counts change, and no carriage returns; nothing
+-- with --quiet.
 local m = require "mimic"
 
 local progress = {}
@@ -8,8 +9,11 @@ local quiet = false
 local terminal -- decided at the first line
 local colour
 local started, first_done -- of the phase, for the time left
-local phase, drawn_at, on_screen
+local phase, drawn_at
+local on_screen = 0 -- lines that stand on the terminal
 local last -- of the epoch that is running, for output without a terminal
+local header, header_said -- line of the sweep; its counts when last printed
+local saved_at -- when the last checkpoint was written
 
 ---@param on boolean
 function progress.quiet(on)
@@ -44,6 +48,10 @@ local function line(p, eta)
     if p.acc then out[#out + 1] = ("acc %.1f"):format(p.acc) end
     if p.rate then out[#out + 1] = progress.thousands(p.rate) .. " img/s" end
     if eta then out[#out + 1] = "ETA " .. clock_text(eta) end
+    if saved_at and terminal then
+        local minutes = (m.sys.clock() - saved_at) // 60
+        out[#out + 1] = minutes < 1 and "ckpt now" or ("ckpt %dm ago"):format(minutes)
+    end
     return table.concat(out, "  ")
 end
 
@@ -75,12 +83,11 @@ local function value(v)
     return v
 end
 
----Takes the line away, so that other output stands alone. A line without a terminal is completed.
+---Takes the lines away, so that other output stands alone.
 function progress.clear()
-    if on_screen then
-        io.stderr:write("\r\27[K")
-        on_screen = false
-    end
+    if on_screen == 0 then return end
+    io.stderr:write("\r\27[K", ("\27[A\27[K"):rep(on_screen - 1))
+    on_screen = 0
 end
 
 local function print_last()
@@ -95,21 +102,73 @@ function progress.complain(...)
     io.stderr:write("mimic: ", string.format(...), "\n")
 end
 
+local function look_for_terminal()
+    if terminal ~= nil then return end
+    terminal = m.sys.isatty(2)
+    colour = terminal and not os.getenv("NO_COLOR") and os.getenv("TERM") ~= "dumb"
+end
+
+-- What fits on a line of the terminal.
+local function fit(text)
+    local width = math.max((tonumber(os.getenv("COLUMNS")) or m.sys.columns() or 80) - 1, 10)
+    if (utf8.len(text) or #text) <= width then return text end
+    return text:sub(1, (utf8.offset(text, width + 1) or width + 1) - 1)
+end
+
+-- Header and bar in place of what stands there.
+local function draw(text)
+    progress.clear()
+    local lines = {}
+    if header then lines[1] = colour and "\27[1m" .. fit(header) .. "\27[0m" or fit(header) end
+    if text then
+        text = fit(text)
+        lines[#lines + 1] = colour and text:gsub("^mimic", "\27[36mmimic\27[0m") or text
+    end
+    io.stderr:write(table.concat(lines, "\n"))
+    io.stderr:flush()
+    on_screen = #lines
+end
+
+---Sets the header of a sweep, nil takes it away: {name, done, total, running, failed, why, pruned, best, eta}.
+---@param h table|nil as for header_text
+function progress.header(h)
+    if quiet then return end
+    look_for_terminal()
+    if not h then
+        progress.clear()
+        header, header_said = nil, nil
+        return
+    end
+    header = require("mimic.format").safe(progress.header_text(h))
+    if terminal then
+        draw()
+        return
+    end
+    local counts = table.concat({ h.name, h.done or 0, h.total or 0, h.failed or 0, h.pruned or 0 }, " ")
+    if counts ~= header_said then
+        print_last()
+        io.stderr:write(header, "\n")
+    end
+    header_said = counts
+end
+
+---A checkpoint was written: the bar says how long ago.
+function progress.saved()
+    saved_at = m.sys.clock()
+end
+
 ---Ends the line of a run.
 function progress.finish()
     if quiet then return end
     progress.clear()
     print_last()
-    phase = nil
+    phase, saved_at = nil, nil
 end
 
 ---@param p table phase, epoch, epochs, note, loss, acc, rate, done (0..1)
 function progress.show(p)
     if quiet then return end
-    if terminal == nil then
-        terminal = m.sys.isatty(2)
-        colour = terminal and not os.getenv("NO_COLOR") and os.getenv("TERM") ~= "dumb"
-    end
+    look_for_terminal()
     local now = m.sys.clock()
     local key = tostring(p.phase)
     if phase ~= key then
@@ -132,13 +191,7 @@ function progress.show(p)
         last = text
         return
     end
-    local width = m.sys.columns()
-    width = tonumber(os.getenv("COLUMNS")) or width or 80
-    text = text:sub(1, math.max(width - 1, 10))
-    if colour then text = text:gsub("^mimic", "\27[36mmimic\27[0m") end
-    io.stderr:write("\r", text, "\27[K")
-    io.stderr:flush()
-    on_screen = true
+    draw(text)
 end
 
 return progress

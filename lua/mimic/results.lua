@@ -304,6 +304,11 @@ function results:add_artifact(id, name, kind, bytes, step)
         m.db.hex(sha))
 end
 
+---Files a run under a row of a table, of the paper's or of one's own.
+function results:answer(id, ref, row)
+    self.db:exec("INSERT INTO paper_run(ref, row, run) VALUES(?, ?, ?) ON CONFLICT DO NOTHING", ref, row, id)
+end
+
 ---@return number|nil value, integer|nil n, integer|nil step
 function results:result(id, dataset, split, metric)
     local r = self.db:first([[SELECT value, n, step FROM result

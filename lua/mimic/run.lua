@@ -4,15 +4,15 @@
 local m = require "mimic"
 local cjson = require "cjson"
 local config = require "mimic.config"
+local keep = require "mimic.keep"
 local progress = require "mimic.progress"
 local results = require "mimic.results"
+local room = require "mimic.room"
 
 local Run = {}
 Run.__index = Run
 Run.__name = "mimic.run"
 
-local keep_last = 2
-local spare_bytes = 8 * 2 ^ 20 -- room for the database beside a checkpoint
 local element_bytes = { f32 = 4, bf16 = 2, f64 = 8, i32 = 4, u8 = 1 }
 
 -- What run:stop() raises; the experiment tells it from an error by identity.
@@ -23,11 +23,12 @@ Run.Stop = Stop
 ---@param row table row of the run, or a planned one without id
 ---@param cfg table resolved configuration
 ---@param parent table|nil run
-function Run.new(store, row, cfg, parent)
+---@param rules table|nil which checkpoints stay, of mimic.keep
+function Run.new(store, row, cfg, parent, rules)
     return setmetatable({
         store = store, id = row.id, uid = row.uid, kind = row.kind, name = row.name, seed = row.seed,
             state = row.state,
-        config = cfg, parent = parent, heard = 0, step = 0,
+        config = cfg, parent = parent, heard = 0, step = 0, keep = rules or keep.resolve(),
     }, Run)
 end
 
@@ -96,27 +97,23 @@ local function is_inside(self, c)
     return inside ~= nil
 end
 
--- Which checkpoints stay: the last two, the best by value, the final one; of those made inside an epoch
--- the newest alone, and only until a later one is whole.
+-- Lets checkpoints go by the run's rules; of those made inside an epoch the newest alone stays, and only until a
+-- later one is whole.
 local function retain(self, goal)
-    local list = self.store:checkpoints(self.id)
-    local best
-    local sign = goal == "min" and -1 or 1
-    for _, c in ipairs(list) do
-        if c.value and (not best or (c.value - best.value) * sign > 0) then best = c end
-    end
-    local drop, kept = {}, 0
-    for i, c in ipairs(list) do
-        local passing = i > 1 and is_inside(self, c)
-        kept = kept + (passing and 0 or 1)
-        if (passing or kept > keep_last) and c ~= best and c.keep ~= "pin" then
-            drop[#drop + 1] = c
-        elseif c.keep ~= "pin" then
-            local keep = c == best and "best" or "last"
-            if keep ~= c.keep then self.store:mark_checkpoint(self.id, c.step, keep) end
-        end
-    end
+    local drop, marks = keep.choose(self.keep, self.store:checkpoints(self.id), goal, function(c)
+        return is_inside(self, c)
+    end)
+    for _, c in ipairs(marks) do self.store:mark_checkpoint(self.id, c.step, c.keep) end
     self.store:drop_checkpoints(self.id, drop)
+end
+
+---Raises when there is no room for the checkpoints that this run will keep, before it has done any work.
+---@param tensors {[1]: string, [2]: any}[] of a checkpoint
+function Run:preflight(tensors)
+    local n = self.keep.last + (self.keep.best and 1 or 0) + 1 -- the new one is written before an old one goes
+    local have = #self.store:checkpoints(self.id)
+    local more = math.max(n - have, 1)
+    room.need(self.store.dir, size_of(tensors) * more, more == 1 and "a checkpoint" or more .. " checkpoints")
 end
 
 ---Saves tensors and a table of plain values, from which run:resume() of a later attempt continues.
@@ -130,23 +127,24 @@ function Run:checkpoint(step, tensors, meta, opts)
     local store = self.store
     local relative = ("%s/step-%d.safetensors"):format(results.run_dir(self.uid), step)
     local path = store:file(relative)
-    local need = size_of(tensors) + spare_bytes
-    local free = m.sys.free_bytes(store.dir)
-    if free and free < need then
-        error(("no room for the checkpoint of step %d: it needs %.1f MiB, %s has %.1f MiB free"):format(
-            step, need / 2 ^ 20, store.dir, free / 2 ^ 20), 0)
-    end
+    room.need(store.dir, size_of(tensors), "the checkpoint of step " .. step)
     store.db:flush()
     local metadata = { mimic = config.json(meta or {}), step = tostring(step),
         inside = opts.inside and "an epoch" or nil }
     local sha, bytes = m.safetensors.save(path, tensors, metadata)
-    local value = opts.value and number(opts.value)
+    local value, goal = opts.value and number(opts.value), opts.goal
+    if type(self.keep.best) == "string" then -- judged by a series at the step of the checkpoint
+        local row = store.db:first([[SELECT k.value FROM series s JOIN metric k ON k.series = s.id
+          WHERE s.run = ? AND s.name = ? AND k.step = ?]], self.id, self.keep.best, step)
+        value, goal = row and row.value, keep.goal(self.keep.best)
+    end
     store:add_checkpoint(self.id, {
         step = step, path = relative, sha = sha, bytes = bytes, value = value,
         keep = opts.final and "pin" or "last",
     })
     self.saved = step
-    retain(self, opts.goal)
+    progress.saved()
+    retain(self, goal)
     return path
 end
 

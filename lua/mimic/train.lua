@@ -69,10 +69,16 @@ function Loop:restore()
     self.saved_epoch = at.epoch
 end
 
+-- What a checkpoint holds.
+function Loop:tensors()
+    local tensors = weights.list(self.spec.model)
+    for _, pair in ipairs(self.spec.optimizer:state()) do tensors[#tensors + 1] = pair end
+    return tensors
+end
+
 function Loop:save(value, goal, final)
     local spec, at = self.spec, self.at
-    local tensors = weights.list(spec.model)
-    for _, pair in ipairs(spec.optimizer:state()) do tensors[#tensors + 1] = pair end
+    local tensors = self:tensors()
     local meta = {
         epoch = at.epoch, position = at.position, update = at.update,
         loss_sum = pack(self.loss_sum), loss_count = self.loss_count,
@@ -217,6 +223,7 @@ function train.loop(run, spec)
     }, Loop)
     m.seed(run.seed)
     loop:restore()
+    if loop.at.epoch < c.epochs then run:preflight(loop:tensors()) end
     while loop.at.epoch < c.epochs do loop:epoch() end
     spec.model:eval()
     return loop.at

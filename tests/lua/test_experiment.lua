@@ -259,6 +259,37 @@ function TestRuns.test_retention_keeps_two_best_and_final()
     lu.assertEquals(files, 3)
 end
 
+function TestRuns.test_retention_by_rules()
+    local function kept(id)
+        local list = {}
+        for i, c in ipairs(rows([[SELECT step, keep FROM checkpoint WHERE run = ? AND deleted IS NULL
+          ORDER BY step]], id)) do list[i] = c.step .. " " .. c.keep end
+        return list
+    end
+    local function with(seed, rules)
+        return kept(run({ steps = 12, every = 1, seed = seed }, { keep = rules }).id)
+    end
+    lu.assertEquals(with(0, { last = 1 }), { "4 best", "12 pin" })
+    lu.assertEquals(with(1, { last = 3, best = false }), { "10 last", "11 last", "12 pin" })
+    lu.assertEquals(with(2, { last = 1, best = "train/x" }), { "12 pin" }) -- the highest is the last
+    plan[3] = function(r) r:log(4, { ["val/loss"] = -1 }) end
+    plan[5] = function(r) r:log(6, { ["val/loss"] = 1 }) end
+    lu.assertEquals(with(3, { last = 1, best = "val/loss", pin = { 2 } }), { "2 pin", "4 best", "12 pin" })
+    lu.assertErrorMsgContains("did you mean last", run, {}, { keep = { lsat = 1 } })
+    lu.assertErrorMsgContains("keep.last", run, {}, { keep = { last = 0 } })
+end
+
+function TestRuns.test_answers_file_a_run_under_rows()
+    local filed = { { ref = "table2", row = "MIM, CE" }, { ref = "mine", row = "a" } }
+    local r = run({}, { answers = filed, seeds = { 0, 1 } })
+    lu.assertEquals(#rows "SELECT * FROM paper_run", 4)
+    open()
+    run({}, { answers = { ref = "mine", row = "b" }, seeds = { 0 } }) -- done already: filed all the same
+    lu.assertEquals(rows([[SELECT ref, row FROM paper_run WHERE run = ? ORDER BY ref, row]], r[1].id),
+        { { ref = "mine", row = "a" }, { ref = "mine", row = "b" }, filed[1] })
+    lu.assertErrorMsgContains("answers", run, {}, { answers = { ref = "table2" } })
+end
+
 function TestRuns.test_a_live_run_is_refused()
     local refused
     plan[2] = function(r)
@@ -288,10 +319,12 @@ end
 function TestRuns.test_no_room_is_said_before_writing()
     local free = m.sys.free_bytes
     m.sys.free_bytes = function() return 100 end
-    local r = run()
+    local stopped = pcall(run)
     m.sys.free_bytes = free
-    lu.assertEquals(r.state, "failed")
+    lu.assertFalse(stopped)
+    lu.assertEquals(rows("SELECT state FROM run")[1].state, "interrupted")
     lu.assertStrContains(table.concat(out), "no room for the checkpoint of step 2")
+    lu.assertStrContains(rows("SELECT error FROM run")[1].error, "no room")
     open()
     lu.assertEquals(run().state, "done")
 end

@@ -21,7 +21,7 @@ method.defaults = task.merge(train.defaults, task.optim_defaults, {
     blr = 1.5e-4, per = 256, -- lr = blr * batch * accumulate / per; the published batch is 4096
     lr = false,             -- absolute rate instead of blr
     pictures = 8,           -- reconstructions kept at the end; 0 = none
-    picture_epochs = 0,     -- and every so many epochs
+    picture_epochs = false, -- and every so many epochs; false = about ten times, with checkpoints
 })
 
 function method.check(c, model)

@@ -8,11 +8,12 @@ page.escape = plot.escape
 local style = [[
 :root{color-scheme:light dark;--bg:#fff;--fg:#1b1f24;--soft:#5b6570;--line:#d9dee3;--panel:#f6f8fa;
 --link:#0a58ca;
---c1:#0072b2;--c2:#d55e00;--c3:#008a67;--c4:#b0579a;--c5:#8a6d00;--c6:#4a4f55;--heat:0,114,178;--bad:#b42318}
+--c1:#0072b2;--c2:#d55e00;--c3:#008a67;--c4:#b0579a;--c5:#8a6d00;--c6:#4a4f55;--c7:#7a3b00;--c8:#3d3d9e;
+--heat:0,114,178;--bad:#b42318;--up:#0b6b3a}
 @media (prefers-color-scheme:dark){:root{--bg:#14171a;--fg:#e6e9ec;--soft:#9aa4ae;--line:#30363d;
 --panel:#1c2126;
---link:#6cb0ff;--c1:#58b4f0;--c2:#ff9a4d;--c3:#3ecf9f;--c4:#e39ad0;--c5:#e0c24c;--c6:#b8c0c8;--heat:88,180,
-240;--bad:#ff8f85}}
+--link:#6cb0ff;--c1:#58b4f0;--c2:#ff9a4d;--c3:#3ecf9f;--c4:#e39ad0;--c5:#e0c24c;--c6:#b8c0c8;--c7:#d9a066;
+--c8:#a9a9ff;--heat:88,180,240;--bad:#ff8f85;--up:#5fd39a}}
 *{box-sizing:border-box}
 body{margin:0;background:var(--bg);color:var(--fg);font:16px/1.5 system-ui,-apple-system,"Segoe UI",Roboto,
 sans-serif}
@@ -40,12 +41,27 @@ svg .axis{stroke:var(--soft);stroke-width:1;fill:none}svg .line{fill:none;stroke
 stroke-linejoin:round}
 svg .band{stroke:none;opacity:.18}
 .legend{display:flex;flex-wrap:wrap;gap:.2rem 1rem;font-size:.87rem;margin-top:.4rem}
-.legend span{display:inline-flex;align-items:center;gap:.4rem}figure .legend svg.key{width:28px;height:8px;
-flex:none}
+.legend span{display:inline-flex;align-items:center;gap:.4rem}figure .legend svg.key{flex:none}
+figure .legend svg.key.dash{width:28px;height:8px}
 .line.c1{stroke:var(--c1)}.line.c2{stroke:var(--c2)}.line.c3{stroke:var(--c3)}.line.c4{stroke:var(--c4)}
 .line.c5{stroke:var(--c5)}.line.c6{stroke:var(--c6)}
 .band.c1,.dot.c1{fill:var(--c1)}.band.c2,.dot.c2{fill:var(--c2)}.band.c3,.dot.c3{fill:var(--c3)}
 .band.c4,.dot.c4{fill:var(--c4)}.band.c5,.dot.c5{fill:var(--c5)}.band.c6,.dot.c6{fill:var(--c6)}
+.band.c7,.dot.c7{fill:var(--c7)}.band.c8,.dot.c8{fill:var(--c8)}
+.line.c7{stroke:var(--c7)}.line.c8{stroke:var(--c8)}.line.thin{stroke:var(--soft);stroke-width:1;opacity:.35}
+svg .mark{fill:none;stroke-width:1.4}.mark.c1{stroke:var(--c1);fill:var(--c1)}.mark.c2{stroke:var(--c2)}
+.mark.c3{stroke:var(--c3);fill:var(--c3)}.mark.c4{stroke:var(--c4)}.mark.c5{stroke:var(--c5)}
+.mark.c6{stroke:var(--c6)}.mark.c7{stroke:var(--c7);fill:var(--c7)}.mark.c8{stroke:var(--c8)}
+svg rect.cell{fill:rgba(var(--heat),var(--share,0));stroke:var(--line)}svg rect.cell.top{stroke:var(--fg);
+stroke-width:2}svg rect.bar{fill:var(--c1);opacity:.75}svg text.number,svg text.strong{fill:var(--fg)}
+svg text.strong{font-weight:600}svg text.halo{paint-order:stroke;stroke:var(--panel);stroke-width:3px}
+td.up{color:var(--up)}td.down{color:var(--bad)}
+.grid-of.narrow{grid-template-columns:repeat(auto-fill,minmax(min(15rem,100%),1fr))}
+img.strip{display:block;max-width:100%;height:auto;margin:.3rem 0;image-rendering:pixelated}
+ol.worst{margin:.2rem 0;padding-left:1.4rem}caption{text-align:left;padding:.2rem 0}
+th[colspan]{text-align:center!important}
+figure .legend svg.key{width:12px;height:12px}tbody th{font-weight:400}tbody td:first-child,tbody th{min-width:7rem}
+table.heat td:first-child,table.heat th{min-width:0}
 img.pixels{width:100%;max-width:30rem;image-rendering:pixelated;display:block;border-radius:4px}
 table.heat{font-size:.85rem}table.heat td,table.heat th{padding:.25rem .45rem}
 table.heat td.cell{text-align:right;min-width:2.6rem;background:rgba(var(--heat),var(--share,0))}
@@ -60,7 +76,8 @@ dl.facts dd{margin-bottom:.4rem}
 th,td{padding:.3rem .45rem}}
 @media print{:root{--bg:#fff;--fg:#000;--soft:#333;--line:#999;--panel:#fff;--c1:#0072b2;--c2:#d55e00;
 --c3:#008a67;--c4:#b0579a;
---c5:#8a6d00;--c6:#4a4f55}nav,summary{display:none}figure,table{break-inside:avoid}.scroll{overflow:visible}
+--c5:#8a6d00;--c6:#4a4f55;--c7:#7a3b00;--c8:#3d3d9e;--heat:0,114,178;--bad:#b42318;--up:#0b6b3a}
+nav,summary{display:none}figure,table{break-inside:avoid}.scroll{overflow:visible}
 body{font-size:10pt}main,header,footer{max-width:none;padding:0}*{print-color-adjust:exact;
 -webkit-print-color-adjust:exact}}
 ]]
@@ -70,8 +87,9 @@ body{font-size:10pt}main,header,footer{max-width:none;padding:0}*{print-color-ad
 ---@param head string HTML of the header
 ---@param sections {id: string, title: string, body: string}[]
 ---@param foot string HTML
+---@param refresh number|nil seconds after which a browser loads it again
 ---@return string
-function page.html(title, head, sections, foot)
+function page.html(title, head, sections, foot, refresh)
     local links, bodies = {}, {}
     for i, s in ipairs(sections) do
         links[i] = ('<a href="#%s">%s</a>'):format(s.id, page.escape(s.title))
@@ -80,6 +98,7 @@ function page.html(title, head, sections, foot)
     return table.concat {
         '<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8">',
         '<meta name="viewport" content="width=device-width,initial-scale=1">',
+        refresh and ('<meta http-equiv="refresh" content="%d">'):format(math.max(1, math.floor(refresh))) or "",
         "<title>", page.escape(title), "</title>\n<style>\n", style, "</style></head>\n<body><header><h1>",
         page.escape(title), "</h1>\n", head, "<nav>", table.concat(links, " "), "</nav></header>\n<main>\n",
         table.concat(bodies, "\n"), "\n</main>\n<footer>", foot, "</footer></body></html>\n",
