@@ -85,7 +85,8 @@ function TestProgress.test_watch_refreshes_while_a_run_goes_on()
     shell.write(dir .. "/slow.lua", (script:gsub("or 0%)", "or 0.7)")))
     local code, out = shell.run(dir, "report --watch 0.3 -o w.html", ([[{ '%s' run slow.lua -q & }
         for i in 1 2 3 4 5 6 7 8 9 10; do sleep 0.1
-        '%s' query "SELECT 1 FROM run WHERE state = 'running'" 2>/dev/null | grep -q 1 && break; done;]]):format(shell.mimic, shell.mimic))
+        '%s' query "SELECT 1 FROM run WHERE state = 'running'" 2>/dev/null | grep -q 1 && break; done;]]):format(
+            shell.mimic, shell.mimic))
     lu.assertEquals(code, 0)
     lu.assertStrContains(out, "1 running")
     lu.assertStrMatches(out, ".*\nwrote w.html\n$")

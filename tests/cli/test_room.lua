@@ -1,5 +1,6 @@
 -- A disk that fills while a run is going on: it stops at its last checkpoint with exit code 75, nothing
--- recorded before is lost, and with room it goes on to the curve of an undisturbed run. The small disk is a tmpfs, which needs root.
+-- recorded before is lost, and with room it goes on to the curve of an undisturbed run. The small
+-- disk is a tmpfs, which needs root.
 package.path = (arg[0]:match("^(.*)/") or ".") .. "/?.lua;" .. package.path
 local lfs = require "lfs"
 local lu = require "luaunit"
