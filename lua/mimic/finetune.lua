@@ -165,7 +165,7 @@ Scores.__index = Scores
 function Scores:add(split, report, at)
     local best = self.best[split]
     self.last[split] = { correct = report.correct, n = report.n, confusion = report.confusion,
-        epoch = at.epoch, update = at.update }
+        mistaken = report.mistaken, epoch = at.epoch, update = at.update }
     if best and report.correct <= best.correct then return false end
     self.best[split] = self.last[split]
     return true
@@ -189,6 +189,14 @@ function Scores:record(run, name, split, classes)
     run:confusion(name, split, best.confusion)
     local chosen = split == "test" and self.best.test_at_best_val
     if chosen then run:result(name, "test", "acc_at_best_val", percent(chosen), chosen.n, chosen.update) end
+end
+
+-- Pictures of the worst confusions in the best epoch, for the report.
+function Scores:show(run, name, split, dataset, at)
+    for _, c in ipairs(self.best[split] and self.best[split].mistaken or {}) do
+        run:artifact(("mistaken/%s/%s/%d/%d"):format(name, split, c.truth, c.pred), "image/jpeg",
+            evaluate.strip(dataset, c.index), at.update)
+    end
 end
 
 -- JSON has one kind of number; counts come back as integers.
@@ -223,7 +231,7 @@ function finetune.run(run)
     local s = finetune.switches(c)
     run:artifact("switches", "application/json", config.json(s))
     local data = task.open(c.data, "train", true)
-    local splits, loaders, names = {}, {}, {}
+    local splits, loaders, names, sets = {}, {}, {}, {}
     for _, split in ipairs { "val", "test" } do
         local opened = task.open(c.data, split, true)
         if opened then
@@ -231,6 +239,7 @@ function finetune.run(run)
                 error(("data.%s has %d classes, but data.train %d"):format(split, opened.classes, data.classes), 0)
             end
             splits[#splits + 1] = split
+            sets[split] = opened
             loaders[split] = task.evaluation_loader(c.data, opened, c, c.eval)
             names[split] = c.data.name or task.data_name(c.data[split])
         end
@@ -272,7 +281,10 @@ function finetune.run(run)
             run:log(at.update, { [split .. "/acc"] = report.acc, [split .. "/loss"] = report.loss })
         end
         if better.val and reports.test then scores.best.test_at_best_val = scores.last.test end
-        for _, split in ipairs(splits) do scores:record(run, names[split], split, class_names) end
+        for _, split in ipairs(splits) do
+            scores:record(run, names[split], split, class_names)
+            if at.epoch == at.epochs then scores:show(run, names[split], split, sets[split], at) end
+        end
         local judge = reports.val or reports.test
         return judge and { value = judge.acc, goal = "max", acc = (reports.test or judge).acc } or {}
     end

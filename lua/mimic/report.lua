@@ -18,7 +18,7 @@ local report = {}
 
 local CHOSEN = [[SELECT r.id, r.uid, r.name, r.kind, r.seed, r.state, r.step, r.attempt, r.created,
     r.started, r.ended, r.heartbeat, r.error, r.git, r.env, r.argv, r.parent, lower(hex(r.config_hash)) AS hash,
-    lower(hex(r.script)) AS script, e.name AS experiment,
+    lower(hex(coalesce(r.script, ''))) AS script, e.name AS experiment,
     (SELECT x.value FROM result x WHERE x.run = r.id AND x.metric = 'acc'
       ORDER BY x.split <> 'test', x.split <> 'val', x.dataset LIMIT 1) AS score
   FROM run r JOIN experiment e ON e.id = r.experiment
@@ -137,8 +137,8 @@ local function identifiers(list)
     return "[" .. table.concat(ids, ",") .. "]"
 end
 
--- Sweeps to show as a JSON list of their numbers: those asked for (handles, numbers or names), else those the
--- runs belong to; all when all runs are shown.
+-- Sweeps to show as a JSON list of their numbers: those asked for (handles, numbers or names), else those that
+-- the runs or their children belong to; all when all runs are shown.
 local function sweeps_of(store, wanted, runs, all)
     local ids = {}
     for _, s in ipairs(wanted or {}) do
@@ -149,8 +149,8 @@ local function sweeps_of(store, wanted, runs, all)
     end
     if wanted then return "[" .. table.concat(ids, ",") .. "]" end
     if all then return nil end
-    for r in store.db:each([[SELECT DISTINCT sweep FROM trial WHERE run IN (SELECT value FROM json_each(?1))
-      ORDER BY sweep]], runs) do ids[#ids + 1] = r.sweep end
+    for r in store.db:each([[SELECT DISTINCT t.sweep FROM trial t JOIN run r ON r.id = t.run, json_each(?1) j
+      WHERE r.id = j.value OR r.parent = j.value ORDER BY t.sweep]], runs) do ids[#ids + 1] = r.sweep end
     return "[" .. table.concat(ids, ",") .. "]"
 end
 

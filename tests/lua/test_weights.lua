@@ -119,6 +119,7 @@ local function fake_run(name, config, stop_at)
         end
     end
     function run:progress() end
+    function run:preflight() end
     function run:checkpoint(step, tensors, meta, opts)
         local path = ("%s/%s-%d.safetensors"):format(folder, name, step)
         m.safetensors.save(path, tensors, {})

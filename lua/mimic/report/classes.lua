@@ -1,6 +1,7 @@
 -- Classes in the report: confusion matrix, F1 of each class, the worst confusions with their pictures.
 local cjson = require "cjson"
 local chart = require "mimic.chart"
+local evaluate = require "mimic.evaluate"
 local page = require "mimic.report.page"
 
 local classes = {}
@@ -88,25 +89,13 @@ local function f1_figure(label, names, n, s)
 end
 
 -- The three pairs of classes most often taken for each other, by share of the true class.
-local function worst(store, g, set, names, s)
-    local list = {}
-    for i = 1, set.n do
-        for j = 1, set.n do
-            local v = set.counts[i][j] or 0
-            if i ~= j and v > 0 then list[#list + 1] = { i, j, v, v / s.sum[i] } end
-        end
-    end
-    table.sort(list, function(a, b)
-        if a[4] ~= b[4] then return a[4] > b[4] end
-        if a[1] ~= b[1] then return a[1] < b[1] end
-        return a[2] < b[2]
-    end)
+local function worst(store, g, set, names)
     local out = {}
-    for k = 1, math.min(3, #list) do
-        local c = list[k]
-        local text = ("%s taken for %s: %d, %.1f %% of the class"):format(names[c[1]], names[c[2]], c[3], 100 * c[4])
-        local a = store.db:first(MISTAKEN, g.ids, ("mistaken/%s/%s/%d/%d"):format(set.dataset, set.split, c[1] - 1,
-            c[2] - 1))
+    for k, c in ipairs(evaluate.worst(set.counts, 3)) do
+        local text = ("%s taken for %s: %d, %.1f %% of the class"):format(names[c.truth + 1], names[c.pred + 1], c.n,
+            100 * c.share)
+        local a = store.db:first(MISTAKEN, g.ids, ("mistaken/%s/%s/%d/%d"):format(set.dataset, set.split, c.truth,
+            c.pred))
         local img = a and ('<img class="strip" alt="%s" src="data:image/jpeg;base64,%s">'):format(
             page.escape("Pictures: " .. text), page.base64(store.db:get_blob(a.sha))) or ""
         out[k] = ("<li>%s%s</li>"):format(page.escape(text), img)
@@ -129,7 +118,10 @@ local function sets_of(store, ids)
         s.counts[r.truth + 1][r.pred + 1] = r.n
     end
     for _, s in ipairs(order) do
-        for i = 1, s.n do s.counts[i] = s.counts[i] or {} end
+        for i = 1, s.n do
+            s.counts[i] = s.counts[i] or {}
+            for j = 1, s.n do s.counts[i][j] = s.counts[i][j] or 0 end
+        end
     end
     return order
 end
@@ -150,7 +142,7 @@ function classes.section(store, groups)
             out[#out + 1] = ('<p class="note">%d predictions%s: accuracy %.2f, mean F1 %.2f (percent).</p>'):format(
                 s.total, seeds, s.acc, s.f1)
             out[#out + 1] = '<div class="grid-of">' .. f1_figure(g.label, names, set.n, s) ..
-                worst(store, g, set, names, s) .. "</div>"
+                worst(store, g, set, names) .. "</div>"
         end
     end
     if #out == 0 then return nil end

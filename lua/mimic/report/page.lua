@@ -60,7 +60,8 @@ td.up{color:var(--up)}td.down{color:var(--bad)}
 img.strip{display:block;max-width:100%;height:auto;margin:.3rem 0;image-rendering:pixelated}
 ol.worst{margin:.2rem 0;padding-left:1.4rem}caption{text-align:left;padding:.2rem 0}
 th[colspan]{text-align:center!important}
-figure .legend svg.key{width:12px;height:12px}tbody th{font-weight:400}tbody td:first-child,tbody th{min-width:7rem}
+figure .legend svg.key{width:12px;height:12px}tbody th{font-weight:400}
+tbody td:first-child:not(.n),tbody th{min-width:8rem}
 table.heat td:first-child,table.heat th{min-width:0}
 img.pixels{width:100%;max-width:30rem;image-rendering:pixelated;display:block;border-radius:4px}
 table.heat{font-size:.85rem}table.heat td,table.heat th{padding:.25rem .45rem}
@@ -77,7 +78,9 @@ th,td{padding:.3rem .45rem}}
 @media print{:root{--bg:#fff;--fg:#000;--soft:#333;--line:#999;--panel:#fff;--c1:#0072b2;--c2:#d55e00;
 --c3:#008a67;--c4:#b0579a;
 --c5:#8a6d00;--c6:#4a4f55;--c7:#7a3b00;--c8:#3d3d9e;--heat:0,114,178;--bad:#b42318;--up:#0b6b3a}
-nav,summary{display:none}figure,table{break-inside:avoid}.scroll{overflow:visible}
+nav,summary{display:none}figure,table{break-inside:avoid}h2,h3{break-after:avoid}
+th,td{white-space:normal!important;padding:.15rem .4rem;font-size:8pt}
+.scroll{overflow:visible}
 body{font-size:10pt}main,header,footer{max-width:none;padding:0}*{print-color-adjust:exact;
 -webkit-print-color-adjust:exact}}
 ]]

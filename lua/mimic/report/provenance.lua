@@ -65,9 +65,9 @@ function provenance.section(store, runs, chosen)
         rows[i] = {
             id = r.id, uid = r.uid, name = r.name, seed = r.seed, state = r.state, attempt = r.attempt,
             parent = r.parent, begun = format.when(r.started), git = provenance.commit(r.git),
-            config = r.hash:sub(1, 8), script = r.script and r.script:sub(1, 8), tags = also.tags, note = also.note,
+            config = r.hash:sub(1, 8), script = r.script:sub(1, 8), tags = also.tags, note = also.note,
         }
-        if r.script and not scripts[r.script] then
+        if r.script ~= "" and not scripts[r.script] then
             scripts[r.script] = argv.script or "script"
             order[#order + 1] = r.script
         end
