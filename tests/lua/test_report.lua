@@ -60,7 +60,7 @@ end
 local function assert_described(html)
     for tag in html:gmatch("<img[^>]*>") do lu.assertStrMatches(tag, '.* alt="[^"]+".*') end
     for tag in html:gmatch("<svg[^>]*>") do
-        lu.assertTrue(tag:find('role="img" aria-label="[^"]+"') ~= nil or tag:find 'aria%-hidden="true"' ~= nil, tag)
+        lu.assertTrue(tag:find('role="img" aria%-label="[^"]+"') ~= nil or tag:find 'aria%-hidden="true"' ~= nil, tag)
     end
 end
 
