@@ -207,7 +207,7 @@ function cli.main(words)
     if getmetatable(code) ~= Exit and m.interrupted() > 0 then
         code = setmetatable({ code = cli.STOPPED, message = "stopped" }, Exit)
     end
-    io.stderr:write("mimic: ", tostring(code), "\n")
+    io.stderr:write("mimic: ", require("mimic.format").safe(code, true), "\n")
     return getmetatable(code) == Exit and code.code or cli.FAILED
 end
 

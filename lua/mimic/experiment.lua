@@ -4,6 +4,7 @@
 local m = require "mimic"
 local config = require "mimic.config"
 local environment = require "mimic.environment"
+local format = require "mimic.format"
 local keep = require "mimic.keep"
 local progress = require "mimic.progress"
 local results = require "mimic.results"
@@ -127,7 +128,7 @@ end
 
 local function say(...)
     progress.clear()
-    io.stdout:write(string.format(...), "\n")
+    io.stdout:write(format.safe(string.format(...), true), "\n")
     io.stdout:flush()
 end
 

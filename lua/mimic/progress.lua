@@ -99,7 +99,7 @@ end
 ---@param ... any as for string.format
 function progress.complain(...)
     progress.clear()
-    io.stderr:write("mimic: ", string.format(...), "\n")
+    io.stderr:write("mimic: ", require("mimic.format").safe(string.format(...), true), "\n")
 end
 
 local function look_for_terminal()
@@ -121,7 +121,7 @@ local function draw(text)
     local lines = {}
     if header then lines[1] = colour and "\27[1m" .. fit(header) .. "\27[0m" or fit(header) end
     if text then
-        text = fit(text)
+        text = fit(require("mimic.format").safe(text))
         lines[#lines + 1] = colour and text:gsub("^mimic", "\27[36mmimic\27[0m") or text
     end
     io.stderr:write(table.concat(lines, "\n"))
@@ -188,7 +188,7 @@ function progress.show(p)
     if not terminal then
         if last and progress.epoch ~= p.epoch then print_last() end
         progress.epoch = p.epoch
-        last = text
+        last = require("mimic.format").safe(text)
         return
     end
     draw(text)

@@ -25,6 +25,8 @@ end
 -- In order: command, exit code, what standard output or error must hold.
 local suite = {
     { "ls", 3, "no results database" },
+    { "tag 1 good", 3, "no results database" }, -- and none is made
+    { "gc", 3, "no results database" },
     { "run toy.lua --dry-run", 0, "4 runs" },
     { "config toy.lua toy.tau=0.3", 0, "tau" },
     { "run toy.lua", 0, "rafdb test acc 89.00 (n=8) step 4 sha " },

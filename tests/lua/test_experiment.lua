@@ -329,6 +329,26 @@ function TestRuns.test_no_room_is_said_before_writing()
     lu.assertEquals(run().state, "done")
 end
 
+function TestRuns.test_room_for_all_checkpoints_is_asked_before_the_work()
+    local free = m.sys.free_bytes
+    local tensors = { { "x", m.zeros { 1 << 20 } } } -- 4 MiB
+    local function asked(mib, rules)
+        plan[1] = function(r)
+            m.sys.free_bytes = function() return mib << 20 end
+            local ok, why = pcall(r.preflight, r, tensors)
+            m.sys.free_bytes = free
+            error(ok and "enough" or why, 0)
+        end
+        open("force")
+        pcall(run, {}, { keep = rules })
+        return rows("SELECT error FROM run ORDER BY id DESC")[1].error
+    end
+    lu.assertStrContains(asked(24), "enough") -- two, the best, the new one, and 8 MiB for the database
+    lu.assertStrContains(asked(23), "no room for 4 checkpoints: it needs 24.0 MiB")
+    lu.assertStrContains(asked(23, { last = 1, best = false }), "enough")
+    lu.assertStrContains(asked(40, { last = 20 }), "no room for 22 checkpoints")
+end
+
 function TestRuns.test_nan_is_kept_apart()
     plan[2] = function(r) r:log(2, { ["train/bad"] = 0 / 0 }) end
     local r = run()

@@ -54,12 +54,12 @@ function command.run(args)
     local names = #args.series > 0 and args.series or { known[1] }
     local lines = {}
     for i, name in ipairs(names) do
-        lines[i] = { name = name,
+        lines[i] = { name = args.plot and tables.safe(name) or name,
             points = store.db:rows([[SELECT k.step, k.value FROM metric k JOIN series s ON s.id = k.series
           WHERE s.run = ? AND s.name = ? ORDER BY k.step]], run.id, name) }
     end
     if args.plot then
-        print(("%s seed %d"):format(run.name, run.seed))
+        print(("%s seed %d"):format(tables.safe(run.name), run.seed))
         print(plot.terminal(lines, tables.columns(), args.height))
         return cli.DONE
     end
