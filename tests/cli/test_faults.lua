@@ -209,7 +209,7 @@ function TestFaults.test_full_disk()
         os.execute(("mount -o remount,size=60m,ro '%s/disk'"):format(dir))
         fails("--db disk/new/mimic.db", "disk/new: Read-only file system", 3)
         os.execute(("mount -o remount,size=11m,rw '%s/disk'; rm -rf '%s'/disk/*"):format(dir, dir))
-        fails("--db disk/mimic.db ft.model.dim=128 ft.epochs=3", "no room for the checkpoint of step ")
+        fails("--db disk/mimic.db ft.model.dim=128 ft.epochs=3", "no room for 4 checkpoints", 75)
         os.execute(("mount -o remount,size=90m '%s/disk'"):format(dir))
         code, _, err = train "--db disk/mimic.db ft.model.dim=128 ft.epochs=3"
         lu.assertEquals(code, 0, err)
