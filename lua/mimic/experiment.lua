@@ -28,7 +28,7 @@ experiment.options = {
 
 local complain = progress.complain
 
-local kinds = { "pretrain", "finetune" }
+local kinds = { "pretrain", "finetune", "embed" }
 local tasks = {} -- kind -> {defaults, run}
 local shared -- results database of this process
 local shared_path
@@ -134,6 +134,7 @@ end
 
 local function continue_command(run)
     local s = script()
+    s = s.caller or s -- a library that stores its own text for a run names the script that called it
     local words = { experiment.options.program or "mimic" }
     if experiment.options.chdir then words[#words + 1] = "-C " .. experiment.options.chdir end
     local db = experiment.options.db
@@ -282,10 +283,14 @@ local function one(self, spec, seed)
         local after = parent and "  after " .. parent.name or ""
         local run = Run.new(nil, planned, cfg, parent)
         run.hash = hash
+        run.flops = require("mimic.flops").run(spec.kind, cfg)
+        opts.cost = opts.cost or {}
+        opts.cost[#opts.cost + 1] = run
         if opts.collect then
             opts.collect[#opts.collect + 1] = { run = run, given = spec.config or {} }
         else
-            say("%-10s %-20s seed %d  %s%s", spec.kind, name, cfg.seed, hash:sub(1, 8), after)
+            local cost = run.flops and ("%.1e FLOP"):format(run.flops) or ""
+            say("%-10s %-20s seed %d  %s  %12s%s", spec.kind, name, cfg.seed, hash:sub(1, 8), cost, after)
         end
         return run
     end

@@ -1,5 +1,6 @@
 -- Task "finetune": encoder + classifier + projection on labelled faces, CE + weight * MSCL (Eq. 14).
--- Presets ce, scl, mimic and mimic-alg are the rows of the paper's tables (method.md 2.10).
+-- Presets ce, scl, mimic and mimic-alg are the rows of the paper's tables (method.md 2.10); linear-probe
+-- trains a classifier on a frozen encoder (mae main_linprobe.py).
 local m = require "mimic"
 local config = require "mimic.config"
 local contrastive = require "mimic.contrastive"
@@ -17,9 +18,10 @@ local finetune = {}
 
 --- Every key of the task and its default.
 finetune.defaults = task.merge(train.defaults, task.optim_defaults, {
-    preset = "mimic",       -- ce | scl | mimic | mimic-alg: what the "auto" switches below mean
+    preset = "mimic",       -- ce | scl | mimic | mimic-alg | linear-probe: what "auto" below means
     data = task.data_defaults,
-    augment = task.augment_defaults,
+    -- Faces are resized to the model's side first (pre_resize = false), then cropped; 0: from the source.
+    augment = task.merge(task.augment_defaults, { pre_resize = false }),
     model = task.merge(vit.defaults, { drop_path = 0.1 }),
     head = { std = 2e-5, batchnorm = false },
     proj = { kind = "dense", dim = 128, init = "torch" },
@@ -34,6 +36,7 @@ finetune.defaults = task.merge(train.defaults, task.optim_defaults, {
     init_from = false,      -- weights to start from when the run has no parent
     freeze = "none",        -- none | patch_embed | encoder
     layer_decay = 0.65,
+    blr = false, per = 256, -- with lr = false: lr = blr * batch * accumulate / per
     eval = { batch = 128, resize_short = 0, filter = "bilinear", every = 1 },
 })
 
@@ -42,13 +45,38 @@ finetune.presets = {
     ["scl"] = { loss = "scl", variant = "eq", on = "clean" },
     ["mimic"] = { loss = "mscl", variant = "eq", on = "clean" },
     ["mimic-alg"] = { loss = "mscl", variant = "alg", on = "mixed" },
+    ["linear-probe"] = { loss = "none", variant = "eq", on = "clean" },
 }
+
+-- Defaults that a preset changes.
+local recipes = {
+    ["linear-probe"] = {
+        freeze = "encoder", head = { std = 0.01, batchnorm = true }, model = { drop_path = 0 }, views = 1,
+        augment = { pre_resize = 0, scale = { 0.08, 1 }, filter = "bicubic" },
+        opt = "lars", lr = false, blr = 0.1, weight_decay = 0, layer_decay = 1, min_lr = 0,
+        epochs = 90, warmup = 10,
+    },
+}
+
+--- The defaults that hold for a configuration, by its preset.
+---@param given table?
+---@return table
+function finetune.defaults_of(given)
+    local preset = given and given.preset or finetune.defaults.preset
+    local out = task.merge(finetune.defaults, { preset = preset })
+    task.merge_into(out, recipes[preset] or {})
+    return out
+end
 
 function finetune.check(c, defaults)
     ranges.check(c, defaults)
     ranges.check_sizes(ranges.try(vit.resolve, c.model))
     if c.model.pool == "cls" and not c.model.cls_token then
         config.refuse("model.pool = cls needs model.cls_token = true")
+    end
+    local variant = finetune.switches(c).variant
+    if c.mscl.candidates == "mixed+clean" and variant == "alg" then
+        config.refuse("mscl.candidates = mixed+clean needs mscl.variant = eq: alg encodes mixed views only")
     end
     if not c.data.train then config.refuse("data.train is not set: the labelled pictures to train on") end
 end
@@ -82,7 +110,9 @@ function finetune.model(c, classes, seed)
 end
 
 --- Whether a loss needs the un-mixed and the mixed views in the encoder.
-local function needs(s)
+---@param s table of finetune.switches
+---@return boolean clean, boolean mixed
+function finetune.needs(s)
     local mixed = s.on ~= "clean" or s.loss == "mscl"
     local clean = s.on ~= "mixed" or s.loss == "scl" or s.loss == "mscl" and s.variant == "eq"
     return clean, mixed
@@ -119,7 +149,7 @@ end
 ---@return any loss, table terms (ce, contrast), table parts for tests and pictures
 function finetune.loss(model, views, labels, plan, c, shares)
     local s = finetune.switches(c)
-    local need_clean, need_mixed = needs(s)
+    local need_clean, need_mixed = finetune.needs(s)
     local classes = model.config.classes
     local n = labels.shape[1]
     local y = shares or m.onehot(labels, { classes = classes })
@@ -254,15 +284,15 @@ function finetune.run(run)
     local optimizer = task.optimizer(model, c)
     local loader = task.training_loader(c.data, data, c, run.seed, c.views)
     local scores = setmetatable({ best = {}, last = {} }, Scores)
-    local _, need_mixed = needs(s)
+    local _, need_mixed = finetune.needs(s)
     local mix_stream = nn.stream("mix")
 
     local function step(batch, at)
         local labels = batch.labels
         local shares = batch.soft
-        if c.views == 2 then
-            labels = m.concat(labels, labels, { axis = 1 })
-            shares = shares and m.concat(shares, shares, { axis = 1 })
+        for _ = 2, c.views do
+            labels = m.concat(labels, batch.labels, { axis = 1 })
+            shares = shares and m.concat(shares, batch.soft, { axis = 1 })
         end
         local shape = batch.images.shape
         local plan = need_mixed and
@@ -290,7 +320,7 @@ function finetune.run(run)
     end
 
     return train.loop(run, {
-        model = model, optimizer = optimizer, schedule = task.schedule(c, c.lr), loader = loader,
+        model = model, optimizer = optimizer, schedule = task.schedule(c, task.rate(c)), loader = loader,
         config = c, phase = "ft", step = step, epoch_end = epoch_end,
         save = function() return { best = scores.best, last = scores.last } end,
         load = function(state)

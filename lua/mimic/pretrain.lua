@@ -62,13 +62,6 @@ function pretrain.check(c, defaults)
     if not c.data.train then config.refuse("data.train is not set: the pictures to pre-train on") end
 end
 
---- The learning rate a configuration means: lr, or blr for a total batch of `per` pictures.
----@param c table
----@return number
-function pretrain.rate(c)
-    return c.lr or c.blr * c.batch * c.accumulate / c.per
-end
-
 -- Mean loss over a data set, with the same random numbers every time.
 local function mean_loss(method, model, loader, c, at, seed)
     local sum, n = 0.0, 0
@@ -109,7 +102,7 @@ function pretrain.run(run)
     -- Repeated augmentation shows `repeats` times the pictures in a pass over the data: fewer passes.
     local repeats = method.repeated and c.repeats or 1
     local loop = repeats == 1 and c or task.merge(c, { epochs = c.epochs // repeats })
-    local schedule = task.schedule(c, pretrain.rate(c))
+    local schedule = task.schedule(c, task.rate(c))
     local name = c.data.name or task.data_name(c.data.val or c.data.train)
 
     -- What is looked at between epochs: resized pictures, or the views of training where a loss needs both.

@@ -27,7 +27,7 @@ ranges.rules = {
     schedule = "cosine | constant | exponential | step | deit", warmup = from_zero, min_lr = from_zero,
     warmup_lr = from_zero, gamma = positive, milestones = "some of x >= 0",
     -- data and augmentation
-    ["data.format"] = "auto | folders | rafdb | list | pack",
+    ["data.format"] = "auto | folders | rafdb | ferplus | affectnet | list | pack | pixels | recordio",
     ["data.workers"] = "whole 1 <= x <= 256", ["data.ahead"] = "whole 1 <= x <= 64",
     ["data.cache"] = from_zero,
     ["augment.pre_resize"] = "whole 0 <= x <= 8192", ["augment.scale"] = "2 of 0 < x <= 1",
@@ -59,7 +59,7 @@ ranges.rules = {
     method = "mae | moco | localmim | simmim | supervised", mask = part, mask_patch = count,
     ["loss.on"] = "masked | all", pictures = counted, picture_epochs = counted, smoothing = fraction,
     tau = positive, momentum_encoder = probability,
-    preset = "ce | scl | mimic | mimic-alg", ["ce.on"] = "auto | clean | mixed | both",
+    preset = "ce | scl | mimic | mimic-alg | linear-probe", ["ce.on"] = "auto | clean | mixed | both",
     ["ce.smoothing"] = fraction, ["mscl.loss"] = "auto | none | scl | mscl",
     ["mscl.variant"] = "auto | eq | alg",
     ["mscl.weight"] = from_zero, ["mscl.tau"] = positive, ["mscl.base_temperature"] = positive,

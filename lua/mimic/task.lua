@@ -87,6 +87,7 @@ end
 local function transform(augment, size)
     local out = task.merge(augment)
     out.size = size
+    if not out.pre_resize then out.pre_resize = size end
     return out
 end
 
@@ -129,6 +130,14 @@ function task.optimizer(model, c)
     })
     model:compute(c.precision, optimizer)
     return optimizer
+end
+
+--- The learning rate a configuration means: lr, or with lr = false blr for a total batch of `per` pictures.
+---@param c table
+---@return number
+function task.rate(c)
+    if not c.lr and not c.blr then error("lr or blr must be set", 0) end
+    return c.lr or c.blr * c.batch * c.accumulate / c.per
 end
 
 --- Schedule of the task's configuration around a base rate.

@@ -142,7 +142,7 @@ function TestConfig.test_values_out_of_range_are_usage_errors_before_anything_ru
             { { augment = { flip = 2 } }, "augment.flip: expected 0 <= x <= 1, got 2" },
             { { augment = { scale = { 1, 0.5 } } }, "augment.scale: expected {least, most}, got [1,0.5]" },
             { { opt = "adma" }, "opt: expected adam, adamw, sgd or lars, got 'adma' (did you mean adam" },
-            { { preset = "mimc" }, "preset: expected ce, scl, mimic or mimic-alg, got 'mimc' (did you" },
+            { { preset = "mimc" }, "preset: expected ce, scl, mimic, mimic-alg or linear-probe, got 'mimc' (did you" },
             { { ce = { on = true and "dirty" } }, "ce.on: expected auto, clean, mixed or both, got 'dirty'" },
             { { model = { preset = false } }, "model.patch is missing and there is no preset" },
             { { model = { img = 50 } }, "model.patch = 16 does not divide model.img = 50" },

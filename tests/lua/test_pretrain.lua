@@ -138,8 +138,8 @@ end
 function TestMethods.test_defaults_are_the_recipe()
     local c = m.pretrain.defaults_of { method = "moco" }
     lu.assertEquals({ c.weight_decay, c.exempt, c.tau, c.second.solarize_p }, { 0.1, "none", 0.2, 0.2 })
-    lu.assertEquals(m.pretrain.rate(m.task.merge(c, { batch = 4096 })), 2.4e-3)
-    lu.assertEquals(m.pretrain.rate(m.task.merge(m.pretrain.defaults_of { method = "supervised" },
+    lu.assertEquals(m.task.rate(m.task.merge(c, { batch = 4096 })), 2.4e-3)
+    lu.assertEquals(m.task.rate(m.task.merge(m.pretrain.defaults_of { method = "supervised" },
         { batch = 512, accumulate = 2 })), 1e-3)
     lu.assertErrorMsgContains("mae, moco", m.pretrain.defaults_of, { method = "mako" })
 end

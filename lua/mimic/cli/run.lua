@@ -74,7 +74,8 @@ function command.execute(script)
         cli.fail(cli.USAGE, "%s: the script has no m.config that takes it", table.concat(unused, ", "))
     end
     if opts.dry_run and not opts.collect then
-        print(("%d run%s"):format(opts.planned, opts.planned == 1 and "" or "s"))
+        print(("%d run%s%s"):format(opts.planned, opts.planned == 1 and "" or "s",
+            require("mimic.flops").bill(opts.cost or {})))
     end
     if #opts.failed > 0 then
         io.stderr:write(("mimic: %d of %d runs failed:\n"):format(#opts.failed, #opts.failed + opts.finished))
