@@ -13,7 +13,7 @@ local localmim = {}
 --- Every key of the model and its default, encoder keys as vit.defaults.
 localmim.defaults = {
     preset = "vit_b16", img = 224, patch = false, dim = false, depth = false, heads = false,
-    mlp_ratio = 4, channels = 3, gelu = "erf", init = "mae",
+    mlp_ratio = 4, channels = 3, gelu = "erf", init = "mae", checkpoint = false,
     taps = false, -- four blocks, from 0; false: 1, 3, depth-3, depth-1 (spread evenly below depth 5)
     decoder = { dim = 256, depth = 1, heads = 8 },
     bins = 9,
@@ -152,7 +152,7 @@ function LocalMIM:encode(images, noise, ratio)
     local x, mask, restore = mae.visible(self, images, noise, ratio)
     local out, branch = {}, nil
     for block = 0, self.taps[4] do
-        x, branch = self.blocks[tostring(block)](x, branch)
+        x, branch = self.blocks:step(block, x, branch)
         for k, tap in ipairs(self.taps) do
             if tap == block then
                 local norm = self.norm[tostring(k - 1)]

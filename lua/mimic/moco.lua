@@ -12,7 +12,7 @@ local moco = {}
 --- Every key of the model and its default, encoder keys as vit.defaults.
 moco.defaults = {
     preset = "vit_b16", img = 224, patch = false, dim = false, depth = false, heads = false,
-    mlp_ratio = 4, channels = 3, gelu = "erf",
+    mlp_ratio = 4, channels = 3, gelu = "erf", checkpoint = false,
     mlp_dim = 4096, out_dim = 256, -- hidden and last width of projector and predictor
 }
 
@@ -49,7 +49,7 @@ end
 local function encoder(c)
     local model = vit.new {
         preset = c.preset, img = c.img, patch = c.patch, dim = c.dim, depth = c.depth, heads = c.heads,
-        mlp_ratio = c.mlp_ratio, channels = c.channels, gelu = c.gelu,
+        mlp_ratio = c.mlp_ratio, channels = c.channels, gelu = c.gelu, checkpoint = c.checkpoint,
         pool = "cls", pos = "sincos", init = "moco",
     }
     model:child("head", moco.mlp(3, model.config.dim, c.mlp_dim, c.out_dim))

@@ -11,7 +11,7 @@ local simmim = {}
 --- Every key of the model and its default, encoder keys as vit.defaults.
 simmim.defaults = {
     preset = "vit_b16", img = 224, patch = false, dim = false, depth = false, heads = false,
-    mlp_ratio = 4, channels = 3, gelu = "erf", init = "timm",
+    mlp_ratio = 4, channels = 3, gelu = "erf", init = "timm", checkpoint = false,
 }
 
 ---@class simmim.SimMIM: nn.Module

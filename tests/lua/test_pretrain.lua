@@ -135,6 +135,18 @@ function TestMethods.test_bf16_resumes_too()
     check("moco", { precision = "bf16", batch = 8, accumulate = 2 })
 end
 
+function TestMethods.test_activations_computed_again_give_the_same_bits()
+    for _, method in ipairs { "moco", "localmim", "simmim" } do
+        open()
+        local kept = bits(run("pretrain", configuration(method, { epochs = 1, warmup = 0 })))
+        open()
+        local again = configuration(method, { epochs = 1, warmup = 0, model = { checkpoint = true } })
+        local model = require("mimic.pretrain." .. method).model(again, 0)
+        lu.assertTrue((model.base_encoder or model).blocks.checkpoint)
+        lu.assertEquals(bits(run("pretrain", again)), kept)
+    end
+end
+
 function TestMethods.test_defaults_are_the_recipe()
     local c = m.pretrain.defaults_of { method = "moco" }
     lu.assertEquals({ c.weight_decay, c.exempt, c.tau, c.second.solarize_p }, { 0.1, "none", 0.2, 0.2 })

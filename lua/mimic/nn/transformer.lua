@@ -104,17 +104,16 @@ return function(nn)
             })
         end
     end
+    --- Block i, from 0, on a residual stream and its pending branch.
+    function nn.Blocks:step(i, x, branch)
+        local block = self[tostring(i)]
+        if self.checkpoint then return m.checkpoint(block, x, branch) end
+        return block(x, branch)
+    end
     --- Returns residual stream and pending branch: x + branch is the stack's output.
     function nn.Blocks:forward(x)
         local branch
-        for i = 0, self.depth - 1 do
-            local block = self[tostring(i)]
-            if self.checkpoint then
-                x, branch = m.checkpoint(block, x, branch)
-            else
-                x, branch = block(x, branch)
-            end
-        end
+        for i = 0, self.depth - 1 do x, branch = self:step(i, x, branch) end
         return x, branch
     end
 end
