@@ -57,6 +57,7 @@ local suite = {
     { "table table2 --csv", 0, "ours,sd,n" },
     { "table table2 --html --ci 99", 0, "99 %" },
     { "table nosuch", 2, "mimic table" },
+    { "paper tabel2", 2, "did you mean table2" },
     { "report -o r.html", 0, "wrote r.html" },
     { "report --experiment nosuch", 2, "nosuch" },
     { "tag 1 good", 0, "" },
