@@ -193,10 +193,7 @@ function Paper:file(row, set, runs, what)
     if paper.plan then paper.plan[#paper.plan + 1] = entry end
     if experiment.options.dry_run then return end
     for _, one in ipairs(runs) do
-        if one.id then
-            experiment.store().db:exec("INSERT OR IGNORE INTO paper_run(ref, row, run) VALUES(?, ?, ?)",
-                self.ref, row, one.id)
-        end
+        if one.id then experiment.store():answer(one.id, self.ref, row) end
     end
 end
 
