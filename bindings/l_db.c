@@ -334,6 +334,29 @@ static int db_rewind(lua_State *L) {
     return 0;
 }
 
+/* db:hold(trial, token as 16 hex digits, ms) */
+static int db_hold(lua_State *L) {
+    mimicl *b = mimicl_self(L);
+    size_t size;
+    const char *hex = luaL_checklstring(L, 3, &size);
+    uint8_t token[8];
+    if (size != 16 || !decode_hex(hex, 8, token))
+        mimicl_error(L, MIMIC_EINVAL, "db:hold: a token of 16 hexadecimal digits expected");
+    mimicl_ok(L, b,
+              mimic_db_hold(self(L), luaL_checkinteger(L, 2), token, luaL_checkinteger(L, 4)));
+    return 0;
+}
+
+static int db_held(lua_State *L) {
+    lua_pushboolean(L, mimic_db_held(self(L)));
+    return 1;
+}
+
+static int db_let_go(lua_State *L) {
+    lua_pushboolean(L, mimic_db_let_go(self(L)));
+    return 1;
+}
+
 static int db_put_blob(lua_State *L) {
     mimicl *b = mimicl_self(L);
     mimic_db *db = self(L);
@@ -379,14 +402,25 @@ static int db_index(lua_State *L) {
 }
 
 void mimicl_open_db(lua_State *L, int b) {
-    static const luaL_Reg methods[] = {{"exec", db_exec},         {"rows", db_rows},
-                                       {"each", db_each},         {"first", db_first},
-                                       {"begin", db_begin},       {"commit", db_commit},
-                                       {"rollback", db_rollback}, {"tx", db_tx},
-                                       {"log", db_log},           {"flush", db_flush},
-                                       {"rewind", db_rewind},     {"put_blob", db_put_blob},
-                                       {"get_blob", db_get_blob}, {"last_id", db_last_id},
-                                       {"close", db_close},       {NULL, NULL}};
+    static const luaL_Reg methods[] = {{"exec", db_exec},
+                                       {"rows", db_rows},
+                                       {"each", db_each},
+                                       {"first", db_first},
+                                       {"begin", db_begin},
+                                       {"commit", db_commit},
+                                       {"rollback", db_rollback},
+                                       {"tx", db_tx},
+                                       {"log", db_log},
+                                       {"flush", db_flush},
+                                       {"rewind", db_rewind},
+                                       {"hold", db_hold},
+                                       {"held", db_held},
+                                       {"let_go", db_let_go},
+                                       {"put_blob", db_put_blob},
+                                       {"get_blob", db_get_blob},
+                                       {"last_id", db_last_id},
+                                       {"close", db_close},
+                                       {NULL, NULL}};
     static const luaL_Reg meta[] = {
         {"__index", db_index}, {"__gc", db_gc}, {"__close", db_gc}, {NULL, NULL}};
     static const luaL_Reg none[] = {{NULL, NULL}};

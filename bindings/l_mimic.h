@@ -169,5 +169,6 @@ void mimicl_open_analysis(lua_State *L, int b);
 void mimicl_open_safetensors(lua_State *L, int b);
 void mimicl_open_db(lua_State *L, int b);
 void mimicl_open_sys(lua_State *L, int b);
+void mimicl_open_process(lua_State *L, int b); /* after sys: adds to its table */
 
 #endif

@@ -232,6 +232,7 @@ static void build_module(lua_State *L, mimicl *b, mimic_ctx *ctx) {
     mimicl_open_safetensors(L, at);
     mimicl_open_db(L, at);
     mimicl_open_sys(L, at);
+    mimicl_open_process(L, at);
     lua_pushliteral(L, MIMIC_VERSION);
     lua_setfield(L, -2, "version");
 

@@ -1,4 +1,4 @@
--- The results file of mimic, version 2. Made by the program on first use; `sqlite3 new.db < results/schema.sql`
+-- The results file of mimic, version 3. Made by the program on first use; `sqlite3 new.db < results/schema.sql`
 -- makes the same. Comments inside the statements are kept by SQLite: `.schema` of any file explains itself.
 -- Times are milliseconds since 1970 in UTC. JSON columns are checked by GLOB alone: json_valid() in a schema fails with
 -- trusted_schema = OFF in SQLite 3.40.1. Reading needs no program of ours: the views are the documented interface.
@@ -161,7 +161,8 @@ CREATE TABLE sweep( -- A search over configurations; with its trials it is all t
   script BLOB REFERENCES blob,
   sampler_state BLOB,
   created INTEGER NOT NULL,
-  state TEXT NOT NULL DEFAULT 'open' CHECK(state IN ('open', 'paused', 'done', 'cancelled'))
+  state TEXT NOT NULL DEFAULT 'open' CHECK(state IN ('open', 'paused', 'done', 'cancelled')),
+  spec TEXT              -- JSON: trials, seeds, where the script came from: what a worker needs beside the rest
 ) STRICT;
 
 CREATE TABLE trial( -- One point of a sweep with one seed: the queue that workers take from
@@ -182,6 +183,9 @@ CREATE TABLE trial( -- One point of a sweep with one seed: the queue that worker
   rung INTEGER,          -- of successive halving
   run INTEGER REFERENCES run,
   value REAL,            -- what the sweep optimises; NULL with state done: NaN
+  finished TEXT,         -- trials that were known when this one was drawn: "1-3,5,6@2" (6 paused at rung 2)
+  rungs TEXT,            -- JSON list: the metric at each rung of successive halving that was reached
+  error TEXT,            -- why it failed or was pruned
   UNIQUE(sweep, number),
   UNIQUE(sweep, config_hash, seed)
 ) STRICT;
@@ -311,4 +315,4 @@ CREATE VIEW sweep_stat AS -- One row per point of a sweep: its value over seeds;
     min(number) AS number
   FROM y GROUP BY sweep, config_hash;
 
-PRAGMA user_version = 2;
+PRAGMA user_version = 3;

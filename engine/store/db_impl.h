@@ -103,7 +103,7 @@ typedef struct mimic_row {
 typedef struct mimic_rows { /* the SQL side of the writer: connection and statements */
     sqlite3 *sql;
     mimic_lock lock;
-    sqlite3_stmt *find, *make, *insert, *replace, *summary, *redo;
+    sqlite3_stmt *find, *make, *insert, *replace, *summary, *redo, *renew, *seen;
 } mimic_rows;
 
 typedef struct mimic_outcome { /* how writing some rows went */
@@ -118,6 +118,9 @@ void mimic_rows_close(mimic_rows *w);
  * nothing of them is in the file. */
 bool mimic_rows_write(mimic_rows *w, mimic_row *rows, int n, mimic_outcome *batch,
                       char err[MIMIC_DB_TEXT]);
+/* Sets the lease of a trial that still has the token; *held: it has. */
+bool mimic_rows_renew(mimic_rows *w, int64_t trial, const uint8_t token[8], int64_t lease,
+                      int64_t now, bool *held, char err[MIMIC_DB_TEXT]);
 /* Computes summaries from the points: of the series ?2, or all (NULL), of run ?1. */
 extern const char mimic_series_redo_sql[];
 

@@ -127,9 +127,18 @@ static bool from_1(sqlite3 *sql, char err[MIMIC_DB_TEXT]) {
            renew_views(sql, err);
 }
 
+/* What the queue of sweeps records. */
+static bool from_2(sqlite3 *sql, char err[MIMIC_DB_TEXT]) {
+    static const char text[] = "ALTER TABLE sweep ADD COLUMN spec TEXT;"
+                               "ALTER TABLE trial ADD COLUMN finished TEXT;"
+                               "ALTER TABLE trial ADD COLUMN rungs TEXT;"
+                               "ALTER TABLE trial ADD COLUMN error TEXT;";
+    return mimic_db_run(sql, text, err) && renew_views(sql, err);
+}
+
 /* steps[v] brings version v to v + 1. The next version: a changed schema.sql, a step here, a dump
  * of the version before it in tests/c/schema. */
-static const mimic_db_step steps[] = {from_0, from_1};
+static const mimic_db_step steps[] = {from_0, from_1, from_2};
 enum { VERSION = sizeof steps / sizeof *steps };
 
 static bool common_settings(sqlite3 *sql, char err[MIMIC_DB_TEXT]) {

@@ -37,6 +37,12 @@ struct mimic_writer {
     char failed[MIMIC_DB_TEXT]; /* why the last attempt failed, "" if it did not */
     bool unreported;            /* the caller does not know it yet */
     int64_t lost, lost_run;     /* rows of a deleted run, the caller does not know of */
+    struct {
+        int64_t trial, ms; /* trial 0: none is held */
+        int64_t due;       /* when to renew */
+        uint8_t token[8];
+        bool held;
+    } lease;
     /* of the caller's thread */
     mimic_series *buckets[BUCKETS];
     uint32_t n_series;
@@ -100,11 +106,33 @@ static bool write_blocks(mimic_writer *w, block **list) {
     return true;
 }
 
+/* Renews the lease a quarter of its time after the last renewal. A failure is tried again at the
+ * next turn. The mutex is held, and given up meanwhile. */
+static void renew_lease(mimic_writer *w) {
+    char err[MIMIC_DB_TEXT];
+    uint8_t token[8];
+    bool held = false;
+    int64_t trial = w->lease.trial, ms = w->lease.ms, now = now_ms();
+    if (trial == 0 || !w->lease.held || now < w->lease.due)
+        return;
+    memcpy(token, w->lease.token, sizeof token);
+    pthread_mutex_unlock(&w->mutex);
+    bool ok = mimic_rows_renew(&w->rows, trial, token, now + ms, now, &held, err);
+    pthread_mutex_lock(&w->mutex);
+    if (!ok || w->lease.trial != trial || memcmp(w->lease.token, token, sizeof token) != 0)
+        return;
+    w->lease.held = held;
+    w->lease.due = now + ms / 4;
+}
+
 /* Sleeps until there is a batch, a flush, the end, or the time is over. The mutex is held. */
 static void wait_for_work(mimic_writer *w, bool failed) {
     struct timespec until;
     clock_gettime(CLOCK_MONOTONIC, &until);
-    until.tv_nsec += BATCH_MS * 1000000L;
+    int64_t ms = BATCH_MS;
+    if (w->lease.trial && w->lease.ms / 4 < ms)
+        ms = w->lease.ms / 4;
+    until.tv_nsec += (long)ms * 1000000L;
     until.tv_sec += until.tv_nsec / 1000000000L;
     until.tv_nsec %= 1000000000L;
     w->asleep = true;
@@ -142,6 +170,7 @@ static void *writer_main(void *arg) {
             failed = !write_blocks(w, &list);
         }
         pthread_mutex_lock(&w->mutex);
+        renew_lease(w);
         w->answered = asked;
         pthread_cond_broadcast(&w->done);
     }
@@ -323,6 +352,44 @@ mimic_status mimic_db_flush(mimic_db *db) {
     while (w->answered < ticket)
         pthread_cond_wait(&w->done, &w->mutex);
     return report(db, true);
+}
+
+mimic_status mimic_db_hold(mimic_db *db, int64_t trial, const uint8_t token[8], int64_t ms) {
+    mimic_status st = db->writer ? MIMIC_OK : start_writer(db);
+    if (st)
+        return st;
+    if (ms < 4)
+        return mimic_fail(db->ctx, MIMIC_EINVAL, "a lease lasts 4 ms or longer");
+    mimic_writer *w = db->writer;
+    pthread_mutex_lock(&w->mutex);
+    w->lease.trial = trial;
+    w->lease.ms = ms;
+    w->lease.due = now_ms() + ms / 4;
+    w->lease.held = true;
+    memcpy(w->lease.token, token, sizeof w->lease.token);
+    pthread_cond_signal(&w->wake);
+    pthread_mutex_unlock(&w->mutex);
+    return MIMIC_OK;
+}
+
+bool mimic_db_held(mimic_db *db) {
+    mimic_writer *w = db->writer;
+    if (!w)
+        return false;
+    pthread_mutex_lock(&w->mutex);
+    bool held = w->lease.trial != 0 && w->lease.held;
+    pthread_mutex_unlock(&w->mutex);
+    return held;
+}
+
+bool mimic_db_let_go(mimic_db *db) {
+    bool held = mimic_db_held(db);
+    if (db->writer) {
+        pthread_mutex_lock(&db->writer->mutex);
+        db->writer->lease.trial = 0;
+        pthread_mutex_unlock(&db->writer->mutex);
+    }
+    return held;
 }
 
 void mimic_db_stats(mimic_db *db, mimic_db_counts *out) {

@@ -37,15 +37,18 @@ bool mimic_rows_open(mimic_rows *w, const char *path, const char *lock_path,
         "UPDATE series SET n = ?2, last_step = ?3, lo_step = ?4, hi_step = ?5, bad_n = ?6, "
         "bad_step = ?7, "
         "last = ?8, lo = ?9, hi = ?10 WHERE id = ?1",
-        mimic_series_redo_sql};
+        mimic_series_redo_sql,
+        "UPDATE trial SET lease = ?3 WHERE id = ?1 AND token = ?2 AND state = 'running'",
+        "UPDATE worker SET seen = ?2 WHERE id = (SELECT worker FROM trial WHERE id = ?1)"};
     *w = (mimic_rows){0};
-    sqlite3_stmt **stmt[] = {&w->find, &w->make, &w->insert, &w->replace, &w->summary, &w->redo};
+    sqlite3_stmt **stmt[] = {&w->find,    &w->make, &w->insert, &w->replace,
+                             &w->summary, &w->redo, &w->renew,  &w->seen};
     if (mimic_lock_open(&w->lock, lock_path)) {
         sqlite3_snprintf(MIMIC_DB_TEXT, err, "cannot open %s", lock_path);
         return false;
     }
     bool ok = mimic_db_connect(path, false, &w->sql, err);
-    for (int i = 0; ok && i < 6; i++)
+    for (int i = 0; ok && i < 8; i++)
         if (sqlite3_prepare_v3(w->sql, text[i], -1, SQLITE_PREPARE_PERSISTENT, stmt[i], NULL) !=
             SQLITE_OK) {
             mimic_db_reason(w->sql, err);
@@ -57,8 +60,9 @@ bool mimic_rows_open(mimic_rows *w, const char *path, const char *lock_path,
 }
 
 void mimic_rows_close(mimic_rows *w) {
-    sqlite3_stmt *stmt[] = {w->find, w->make, w->insert, w->replace, w->summary, w->redo};
-    for (int i = 0; i < 6; i++)
+    sqlite3_stmt *stmt[] = {w->find,    w->make, w->insert, w->replace,
+                            w->summary, w->redo, w->renew,  w->seen};
+    for (int i = 0; i < 8; i++)
         sqlite3_finalize(stmt[i]);
     if (w->sql) /* the caller's connection checkpoints when it closes */
         sqlite3_db_config(w->sql, SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1, NULL);
@@ -217,6 +221,26 @@ bool mimic_rows_write(mimic_rows *w, mimic_row *rows, int n, mimic_outcome *batc
         if (!sqlite3_get_autocommit(w->sql))
             sqlite3_exec(w->sql, "ROLLBACK", NULL, NULL, NULL);
     }
+    mimic_lock_give(&w->lock);
+    return ok;
+}
+
+bool mimic_rows_renew(mimic_rows *w, int64_t trial, const uint8_t token[8], int64_t lease,
+                      int64_t now, bool *held, char err[MIMIC_DB_TEXT]) {
+    if (!mimic_lock_take(&w->lock, err))
+        return false;
+    sqlite3_bind_int64(w->renew, 1, trial);
+    sqlite3_bind_blob(w->renew, 2, token, 8, SQLITE_STATIC);
+    sqlite3_bind_int64(w->renew, 3, lease);
+    bool ok = step(w->renew);
+    *held = ok && sqlite3_changes(w->sql) > 0;
+    if (*held) {
+        sqlite3_bind_int64(w->seen, 1, trial);
+        sqlite3_bind_int64(w->seen, 2, now);
+        ok = step(w->seen);
+    }
+    if (!ok)
+        mimic_db_reason(w->sql, err);
     mimic_lock_give(&w->lock);
     return ok;
 }

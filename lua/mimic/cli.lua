@@ -8,8 +8,8 @@ local suggest = require "mimic.suggest"
 local cli = { DONE = 0, FAILED = 1, USAGE = 2, DATABASE = 3, INTERRUPTED = 75, STOPPED = 130 }
 
 local commands = {
-    "run", "config", "resume", "ls", "show", "diff", "log", "top", "query", "table", "paper", "report", "tag", "note",
-    "rm", "undelete", "gc", "export", "doctor", "data", "bench", "devices", "help",
+    "run", "sweep", "worker", "config", "resume", "ls", "show", "diff", "log", "top", "query", "table", "report", "tag",
+    "note", "rm", "undelete", "gc", "export", "doctor", "data", "bench", "devices", "help",
 }
 
 local Exit = {} -- what cli.fail raises: {code, message}
@@ -166,12 +166,21 @@ local function dispatch(words)
         return cli.DONE
     end
     local p, command = cli.parser(cli.command_of(word))
+    local after -- words behind -- for a command that hands them on
+    for i, w in ipairs(rest) do
+        if command.hands_on and w == "--" then
+            after = { table.unpack(rest, i + 1) }
+            rest = { table.unpack(rest, 1, i - 1) }
+            break
+        end
+    end
     if wants_help then
         print(command.help and command.help(rest) or p:get_help())
         return cli.DONE
     end
     local ok, args = p:pparse(command.words and command.words(rest) or rest)
     if not ok then cli.fail(cli.USAGE, "%s\n%s\n`mimic %s --help` explains", args, p:get_usage(), word) end
+    args.after = after
     require("mimic.progress").quiet(args.quiet or false)
     if args.C then
         local there, why = lfs.chdir(args.C)

@@ -280,6 +280,13 @@ function config.new(t)
     return proxy
 end
 
+---A frozen configuration without the command line's overrides.
+---@param t table
+---@return table
+function config.freeze(t)
+    return freeze(config.plain(t), nil, "")
+end
+
 ---Where the value of a key was set ("file.lua:12", "override tau=0.2"); nil where nothing is known of it.
 ---@param t table a configuration
 ---@param key string dotted

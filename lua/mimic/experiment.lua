@@ -18,8 +18,12 @@ local Group = {} -- the runs of one configuration over seeds
 Group.__index = Group
 
 -- Set by `mimic run` and `mimic resume`; a plain `mimic FILE.lua` uses what stands here.
+experiment.hook = false -- called with every run before it is executed: by a search over whole scripts
 experiment.options = {
     db = results.default_path, -- relative to the working folder
+    worker = nil,              -- uid of the sweep whose trials this process takes
+    continue_with = nil,       -- the command that goes on, where it is not `mimic run` or `mimic resume`
+    pool = nil,                -- {workers, gpus}: a sweep's trials are for worker processes
     script = nil,              -- {path, text, words, files?}: what identifies the runs
     force = false, dry_run = false, fail_fast = false,
     failed = {}, finished = 0, planned = 0,
@@ -78,6 +82,19 @@ function experiment.store()
     return shared
 end
 
+-- Raised when a worker has done what it was started for: the rest of the script is not its business.
+experiment.Finished = setmetatable({}, { __tostring = function() return "the worker is done" end })
+
+-- Raised when another process executes the run.
+local Busy = {}
+Busy.__index = Busy
+function Busy:__tostring() return self.message end
+
+---@param e any
+function experiment.is_busy(e)
+    return getmetatable(e) == Busy
+end
+
 ---Commits all metrics of this process, so that a reader sees them.
 function experiment.flush()
     if shared then shared.db:flush() end
@@ -134,7 +151,7 @@ end
 
 local function continue_command(run)
     local s = script()
-    s = s.caller or s -- a library that stores its own text for a run names the script that called it
+    if experiment.options.continue_with then return experiment.options.continue_with end
     local words = { experiment.options.program or "mimic" }
     if experiment.options.chdir then words[#words + 1] = "-C " .. experiment.options.chdir end
     local db = experiment.options.db
@@ -148,6 +165,10 @@ local function continue_command(run)
     return table.concat(words, " ")
 end
 
+local function busy(...)
+    error(setmetatable({ message = string.format(...) }, Busy), 0)
+end
+
 -- The lock of a run, held until the process ends or lets go: what tells a live run from a crashed one.
 local function lock(store, row)
     m.sys.mkdirs(store:file(results.run_dir(row.uid)))
@@ -155,14 +176,14 @@ local function lock(store, row)
     local w = store:worker_of(row.id)
     if not handle then
         local who = w and (", pid %d on %s"):format(w.pid, w.host) or ""
-        error(("run %d (%s) is being executed by another process%s; wait for it, or stop it first"):format(
-            row.id, row.name, who), 0)
+        busy("run %d (%s) is being executed by another process%s; wait for it, or stop it first", row.id,
+            row.name, who)
     end
     local silent = (m.sys.time() - (row.heartbeat or 0)) / 1000
     if row.state == "running" and w and w.host ~= m.sys.hostname() and silent < 60 then
         handle:close()
-        error(("run %d (%s) was alive %.0f s ago in pid %d on %s; wait for it, or stop it first"):format(
-            row.id, row.name, silent, w.pid, w.host), 0)
+        busy("run %d (%s) was alive %.0f s ago in pid %d on %s; wait for it, or stop it first", row.id, row.name,
+            silent, w.pid, w.host)
     end
     return handle
 end
@@ -181,8 +202,12 @@ local function stop_for_room(store, run, err)
 end
 
 local function execute(store, run, task, env)
+    local held <close> = lock(store, store:run(run.id)) -- luacheck: ignore held
     local row = store:run(run.id)
-    local held <close> = lock(store, row) -- luacheck: ignore held
+    if row.state == "done" then -- by another process, meanwhile
+        run.state = "done"
+        return
+    end
     store:start(row, env)
     run.state = "running"
     local from = run:prepare()
@@ -197,7 +222,7 @@ local function execute(store, run, task, env)
     m.interrupted() -- asked once, Ctrl-C waits for the task to finish its step
     local trace -- for the database; the screen gets the message and the script's own lines
     local ok, err = xpcall(task.run, function(e)
-        if e == Run.Stop then return e end
+        if e == Run.Stop or e == Run.Pause or e == Run.Taken then return e end
         e, trace = m.fault(e, 2)
         return e
     end, run)
@@ -215,15 +240,31 @@ local function execute(store, run, task, env)
             return
         end
     end
+    if err == Run.Pause then
+        store:finish(run.id, "pruned", run.reason)
+        run.state = "pruned"
+        return
+    end
     if room.is_full(err) then stop_for_room(store, run, err) end
-    local stopped = err == Run.Stop or m.interrupted() > 0
+    local stopped = err == Run.Stop or err == Run.Taken or m.interrupted() > 0
     run.state = stopped and "interrupted" or "failed"
     local saved, why = pcall(store.finish, store, run.id, run.state, not stopped and (trace or err) or nil)
     if not saved then complain("%s: its end could not be recorded: %s", run:label(), why) end
     if not stopped then complain("%s failed: %s", run:label(), err) end
     local kept = run.saved and "saved at step " .. run.saved or "nothing saved yet, begins anew"
     complain("%s: %s; continue with\n  %s", run:label(), kept, continue_command(run))
-    if stopped then error(Run.Stop, 0) end
+    if stopped then error(err == Run.Taken and err or Run.Stop, 0) end
+end
+
+-- Executes a run. A worker that needs it first (a parent) waits while another one does it.
+local function execute_or_wait(store, run, task, env, wait)
+    while true do
+        local ok, err = pcall(execute, store, run, task, env)
+        if ok then return end
+        if not (wait and experiment.is_busy(err)) then error(err, 0) end
+        if m.interrupted() > 0 then error(Run.Stop, 0) end
+        m.sys.sleep(0.2)
+    end
 end
 
 local function announce(store, run)
@@ -303,23 +344,26 @@ local function one(self, spec, seed)
             parent = parent and parent.id,
         sources = src.sources,
     }
-    local row = not (opts.force and not self.forced[hash .. cfg.seed]) and store:same(identity) or nil
+    local anew = opts.force and not self.forced[hash .. cfg.seed]
+    local row = not anew and store:same(identity) or nil
     if not row then
         local json = config.json(cfg)
-        row = store:create {
+        row = store:create(not anew and identity or nil, {
             experiment = identity.experiment, parent = identity.parent, kind = spec.kind, name = name,
                 hash = hash, seed = cfg.seed,
             script = src.script, diff = src.diff, git = src.git, env = environment_row, argv = src.argv,
                 config = cfg,
             sources = src.sources, files = src.files, json = store.db:put_blob(json),
-        }
+        })
         self.forced[hash .. cfg.seed] = true
     end
     local run = Run.new(store, row, cfg, parent, spec.rules)
     run.hash = hash
     if spec.answers then file_under(store, run, spec.answers) end
+    local hook = spec.hook or experiment.hook
+    if hook then hook(run) end
     if row.state ~= "done" then
-        execute(store, run, task, environment_row)
+        execute_or_wait(store, run, task, environment_row, opts.worker and not hook)
         if run.state == "failed" then
             opts.failed[#opts.failed + 1] = run
             if opts.fail_fast then error(("%s failed"):format(run:label()), 0) end
@@ -327,8 +371,25 @@ local function one(self, spec, seed)
         end
     end
     opts.finished = opts.finished + 1
-    announce(store, run)
+    if hook or not opts.worker then announce(store, run) end -- a worker speaks of its trials only
     return run
+end
+
+experiment.one, experiment.sources, experiment.say, experiment.complain = one, sources, say, complain
+
+---The handle of a recorded run.
+---@param id integer
+function experiment.handle(id)
+    local store = experiment.store()
+    local row = store:run(id)
+    local run = Run.new(store, row, require("cjson").decode(store:config_json(id)), nil)
+    run.hash = row.hash:lower()
+    return run
+end
+
+---A group of runs over seeds, from their handles.
+function experiment.group(list)
+    return setmetatable(list, Group)
 end
 
 ---Executes a run, or returns it when it is done already.
@@ -383,6 +444,20 @@ function Group:summary(dataset, split, metric)
     local mean, sd, n = self:result(dataset, split, metric)
     if n == 0 then return "-" end
     return ("%.2f"):format(mean) .. (sd and (" ± %.2f (n=%d)"):format(sd, n) or "")
+end
+
+---Searches a space: see mimic.sweep.
+---@param spec table
+---@return sweep.Sweep
+function Experiment:sweep(spec)
+    return require("mimic.sweep").declare(self, spec)
+end
+
+---The rows of a table of the paper, each a patch of one base.
+---@param spec {ref: string, kind: string, base: table, rows: table, parent: table?, seeds: integer[]?}
+---@return sweep.Sweep
+function Experiment:ablation(spec)
+    return require("mimic.sweep").ablation(self, spec)
 end
 
 ---@param name string

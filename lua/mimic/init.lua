@@ -19,7 +19,20 @@ local function strict(t, label)
     setmetatable(t, meta)
 end
 
+-- The domains of a sweep's parameters. Of two numbers m.log makes one; of a tensor it is the operator.
+local domains = { choice = true, range = true, int = true, uniform = true, asha = true }
+local log_of = m.log
+function m.log(a, ...)
+    if type(a) == "number" then return require("mimic.sweep.space").log(a, ...) end
+    return log_of(a, ...)
+end
+
 local function load_lazily(_, name)
+    if domains[name] then
+        local f = name == "asha" and require("mimic.sweep.asha").new or require("mimic.sweep.space")[name]
+        rawset(m, name, f)
+        return f
+    end
     local module = type(name) == "string" and "mimic." .. name
     if not module or not package.preload[module] then
         local modules = {}

@@ -89,7 +89,7 @@ end
 local SAME = [[SELECT r.id, r.state FROM run r JOIN tag t ON t.run = r.id AND t.key = 'sources'
   WHERE r.config_hash = ?1 AND r.seed = ?2 AND r.experiment = ?3 AND r.script IS ?4
     AND r.parent IS ?5 AND t.value = ?6 AND r.deleted IS NULL
-    AND r.state IN ('done','running','failed','lost','interrupted','queued')
+    AND r.state IN ('done','running','failed','lost','interrupted','pruned','queued')
   ORDER BY r.state <> 'done', r.step DESC, r.id DESC LIMIT 1]]
 
 ---The run of the same configuration, seed, script, required files and parent, if there is one.
@@ -108,13 +108,20 @@ local function parameter(value)
     return nil, config.json(value)
 end
 
----A new run, state queued, with its parameters and sources, in one transaction.
+---The run of this identity, or a new one, state queued, with its parameters and sources: one transaction, so
+---that two processes make one run.
+---@param identity table as for results:same; nil: always a new run
 ---@param spec table
 ---@return table row
-function results:create(spec)
+function results:create(identity, spec)
     local db = self.db
     local id
     db:tx(function()
+        local row = identity and self:same(identity)
+        if row then
+            id = row.id
+            return
+        end
         db:exec([[INSERT INTO run(uid, experiment, parent, kind, name, config_hash, seed, state, script, diff,
             git, env, argv, created)
           VALUES(?, ?, ?, ?, ?, ?, ?, 'queued', ?, ?, ?, ?, ?, ?)]],
@@ -314,6 +321,11 @@ function results:result(id, dataset, split, metric)
     local r = self.db:first([[SELECT value, n, step FROM result
       WHERE run = ? AND dataset = ? AND split = ? AND metric = ?]], id, dataset, split, metric)
     if r then return r.value, r.n, r.step end
+end
+
+---Files a run under a row of a paper's table.
+function results:file_under(ref, row, run)
+    self.db:exec("INSERT INTO paper_run(ref, row, run) VALUES(?, ?, ?) ON CONFLICT DO NOTHING", ref, row, run)
 end
 
 ---The result that stands for a run in lists and the golden line: accuracy on test data before all else.

@@ -18,6 +18,10 @@ local element_bytes = { f32 = 4, bf16 = 2, f64 = 8, i32 = 4, u8 = 1 }
 -- What run:stop() raises; the experiment tells it from an error by identity.
 local Stop = setmetatable({}, { __tostring = function() return "interrupted: the run can be resumed" end })
 Run.Stop = Stop
+-- What run:pause() raises: a search has judged the run and let it rest at its last checkpoint.
+Run.Pause = setmetatable({}, { __tostring = function() return "paused" end })
+-- Raised when the worker's trial was cancelled, or taken by another worker that held it for dead.
+Run.Taken = setmetatable({}, { __tostring = function() return "the trial was taken from this worker" end })
 
 ---@param store table|nil results database
 ---@param row table row of the run, or a planned one without id
@@ -29,6 +33,9 @@ function Run.new(store, row, cfg, parent, rules)
         store = store, id = row.id, uid = row.uid, kind = row.kind, name = row.name, seed = row.seed,
             state = row.state,
         config = cfg, parent = parent, heard = 0, step = 0, keep = rules or keep.resolve(),
+        latest = {},   -- last logged value of each series
+        listener = nil, -- of a search: called after each evaluation, true to pause
+        lease = nil,    -- of a worker: false once the trial is not its own any more
     }, Run)
 end
 
@@ -51,7 +58,9 @@ end
 ---@param values table<string, number>
 function Run:log(step, values)
     for name, v in pairs(values) do
-        self.store.db:log(self.id, name, step, number(v))
+        local x = number(v)
+        self.store.db:log(self.id, name, step, x)
+        self.latest[name] = x
     end
     self.step = math.max(self.step, step)
     local now = m.sys.clock()
@@ -69,7 +78,8 @@ end
 ---Ctrl-C since the start. The task finishes its step, checkpoints, and calls run:stop(); a second Ctrl-C
 ---stops at once.
 ---@return boolean
-function Run:interrupted() -- luacheck: no self
+function Run:interrupted()
+    if self.lease and not self.lease() then error(Run.Taken, 0) end
     local n = m.interrupted()
     if n > 1 then error(Stop, 0) end
     return n > 0
@@ -77,6 +87,20 @@ end
 
 function Run:stop() -- luacheck: no self
     error(Stop, 0)
+end
+
+---An evaluation is done and its values are logged. True: a search wants the run to pause here; then the task
+---saves a checkpoint of this moment and calls run:pause(). A `final` evaluation never pauses.
+---@param epoch integer
+---@param final boolean?
+---@return boolean
+function Run:evaluated(epoch, final)
+    if not self.listener then return false end
+    return self.listener(epoch, self.latest, final or false) and not final or false
+end
+
+function Run:pause() -- luacheck: no self
+    error(Run.Pause, 0)
 end
 
 local function size_of(tensors)

@@ -202,7 +202,12 @@ function Loop:finish_epoch(samples, seconds)
     self.acc = report.acc or self.acc
     self:show(at.epoch, samples, seconds)
     local final = at.epoch >= at.epochs
-    if final or at.epoch % c.checkpoint_epochs == 0 then self:save(report.value, report.goal, final) end
+    local saved = final or at.epoch % c.checkpoint_epochs == 0
+    if saved then self:save(report.value, report.goal, final) end
+    if self.run:evaluated(at.epoch, final) then
+        if not saved then self:save(report.value, report.goal) end
+        self.run:pause()
+    end
     if not final then self:pause_if_asked() end
 end
 

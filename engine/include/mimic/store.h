@@ -107,6 +107,14 @@ mimic_status mimic_db_flush(mimic_db *db);
  * before continuing from a checkpoint of that step. Flushes first. */
 mimic_status mimic_db_rewind(mimic_db *db, int64_t run, int64_t step);
 
+/* From now on the writer thread renews the lease of a trial, so that a worker which computes for
+ * long is not taken for dead: every ms/4 its row gets lease = now + ms, as long as it is running
+ * and has this token. One trial at a time. */
+mimic_status mimic_db_hold(mimic_db *db, int64_t trial, const uint8_t token[8], int64_t ms);
+bool mimic_db_held(mimic_db *db); /* false: another worker had taken it at the last renewal */
+/* Ends that. False: another worker had taken the trial when the lease was renewed last. */
+bool mimic_db_let_go(mimic_db *db);
+
 typedef struct mimic_db_counts {
     int64_t logged, written, lost; /* rows; lost: of runs deleted meanwhile */
     int64_t queued, queued_max;

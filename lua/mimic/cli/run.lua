@@ -44,8 +44,9 @@ end
 
 ---Executes a script's text under the rules above.
 ---@param script {path: string, text: string, words: string[], files: table?}
+---@param call (fun(chunk: function))? calls the loaded script; left out: once, with its words
 ---@return integer exit code
-function command.execute(script)
+function command.execute(script, call)
     local opts = experiment.options
     opts.script = script
     cli.guard(cli.USAGE, override.set, script.words)
@@ -57,10 +58,12 @@ function command.execute(script)
     _G.arg = { [0] = script.path, table.unpack(script.words) }
     local chunk, why = load(script.text, "@" .. script.path, "t")
     if not chunk then cli.fail(cli.USAGE, "%s", why) end
-    local ok, err = xpcall(chunk, function(e)
-        return e == Run.Stop and e or (m.fault(e, 2))
-    end, table.unpack(script.words))
+    local ok, err = xpcall(call or chunk, function(e)
+        return (e == Run.Stop or e == experiment.Finished) and e or (m.fault(e, 2))
+    end, table.unpack(call and { chunk } or script.words))
     progress.finish()
+    local finished = not ok and err == experiment.Finished
+    ok = ok or finished
     if not ok and err == Run.Stop then
         return m.interrupted() > 1 and cli.STOPPED or cli.INTERRUPTED
     end
@@ -70,7 +73,7 @@ function command.execute(script)
         cli.fail(cli.FAILED, "%s", err)
     end
     local unused = override.unused()
-    if #unused > 0 then
+    if #unused > 0 and not finished and not call then
         cli.fail(cli.USAGE, "%s: the script has no m.config that takes it", table.concat(unused, ", "))
     end
     if opts.dry_run and not opts.collect then
@@ -80,7 +83,8 @@ function command.execute(script)
     if #opts.failed > 0 then
         io.stderr:write(("mimic: %d of %d runs failed:\n"):format(#opts.failed, #opts.failed + opts.finished))
         for _, run in ipairs(opts.failed) do
-            io.stderr:write(("  %d %s    mimic show %d\n"):format(run.id, run:label(), run.id))
+            local hint = run.id > 0 and ("    mimic show %d"):format(run.id) or ""
+            io.stderr:write(("  %s%s\n"):format(run:label(), hint))
         end
         return cli.FAILED
     end

@@ -140,6 +140,22 @@ function Domain:at(u)
     return math.max(self.lo, math.min(self.hi, x))
 end
 
+---The domain's own value for one that came back from JSON (where 3 and 3.0 are one); nil when it is not in the
+---domain.
+function Domain:restore(v)
+    local list = self.kind ~= "int" and self.values
+    if list then
+        local text = config.json(v)
+        for _, x in ipairs(list) do
+            if config.json(x) == text then return x end
+        end
+        return nil
+    end
+    if type(v) ~= "number" or v < self.lo or v > self.hi then return nil end
+    if self.kind == "int" then return math.tointeger(v) end
+    return v + 0.0
+end
+
 ---Domains of a nested table by dotted key, in the order of the keys.
 ---@param t table
 ---@return {key: string, domain: space.Domain}[]

@@ -1,0 +1,181 @@
+-- mimic sweep: runs a script whose points are shared out among workers, and looks after sweeps.
+local lfs = require "lfs"
+local m = require "mimic"
+local cli = require "mimic.cli"
+local config = require "mimic.config"
+local experiment = require "mimic.experiment"
+local multirun = require "mimic.sweep.multirun"
+local pool = require "mimic.sweep.pool"
+local queue = require "mimic.sweep.queue"
+local run_command = require "mimic.cli.run"
+local suggest = require "mimic.suggest"
+local sweep = require "mimic.sweep"
+local syntax = require "mimic.override.syntax"
+local format = require "mimic.format"
+
+local command = {
+    hands_on = true, -- words behind --
+    summary = "search over configurations, by any number of workers",
+    description = [[
+mimic sweep FILE.lua runs a script that declares sweeps (exp:sweep, exp:ablation), their
+trials executed by --workers processes. With -m any script becomes a sweep: keys with
+several values are its space, and the script is run once for each point. The same command
+goes on with the same sweep: --trials is a total.
+Several values: a,b,c  0..4  range(lo,hi,step), ends included  choice(a,b)
+and for --sampler random, sobol or tpe also int(lo,hi)  uniform(lo,hi)  log(lo,hi).
+mimic sweep ls | show NAME | pause NAME | resume NAME [--failed | --lost] | cancel NAME.]],
+    examples = [[
+  mimic sweep experiments/sweep_tau_lambda.lua --workers 2
+  mimic sweep fer.lua -m mscl.tau=0.05,0.1,0.2 'mscl.weight=range(0.1,0.9,0.2)' seed=0..2
+  mimic sweep fer.lua -m 'lr=log(1e-5,1e-2)' --sampler tpe --trials 50 --workers 4
+  mimic sweep fer.lua --gpus all
+  mimic sweep fer.lua --enqueue && mimic worker        workers of your own
+  mimic sweep fer.lua --slurm -- --partition=gpu --gres=gpu:1 --array=0-15%4
+  mimic sweep resume tau-lambda --failed]],
+}
+
+function command.configure(p)
+    p:argument("what"):argname("FILE.lua|VERB"):description("a script, or ls, show, pause, resume, cancel")
+    p:argument("words"):argname("key=value|NAME"):args("*"):description("overrides, or the name of a sweep")
+    p:flag("-m --multirun"):description("run the whole script for every combination of values")
+    p:option("--name"):argname("NAME"):description("name of the -m sweep; default: the script's")
+    p:option("--sampler"):argname("NAME"):description("grid, random, sobol or tpe (with -m)")
+    p:option("--trials"):argname("N"):description("number of points in all (with -m)"):convert(cli.integer)
+    p:option("--metric"):argname("NAME"):description("what is searched for, such as val/acc (with -m)")
+    p:option("--goal"):argname("GOAL"):description("max or min (with -m)")
+    p:option("--seed"):argname("N"):description("seed of the search (with -m)"):convert(cli.integer)
+    p:option("--workers"):argname("N"):description("worker processes on this machine"):convert(cli.integer)
+    p:option("--gpus"):argname("LIST"):description("all, or numbers such as 0,2: shared out among the workers")
+    p:flag("--slurm"):description("submit a job array; words behind -- go to sbatch")
+    p:flag("--enqueue"):description("queue the trials and end: workers take them (mimic worker)")
+    p:flag("--fail-fast"):description("stop at the first trial that fails")
+    p:option("--max-failures"):argname("N"):description("stop when N trials have failed"):convert(cli.integer)
+    p:flag("--lf"):description("run the trials that failed last time again, first")
+    p:flag("--failed"):description("resume: the failed trials too")
+    p:flag("--lost"):description("resume: the trials whose workers died too")
+    p:flag("--dry-run"):description("show what would be done")
+    format.options(p)
+end
+
+local verbs = {}
+
+local function named(args, store)
+    local name = args.words[1]
+    if not name then cli.fail(cli.USAGE, "mimic sweep %s NAME; `mimic sweep ls` lists the names", args.what) end
+    return cli.guard(cli.USAGE, sweep.find, store, name)
+end
+
+function verbs.ls(args)
+    local store = cli.results(args)
+    local rows, columns = store.db:rows "SELECT * FROM sweep_list ORDER BY id DESC"
+    if #rows == 0 and not (args.csv or args.json) then
+        io.stderr:write("no sweeps\n")
+        return cli.DONE
+    end
+    print(format.format(format.chosen(args), rows, columns))
+    return cli.DONE
+end
+
+function verbs.show(args)
+    local store = cli.results(args)
+    local row = named(args, store)
+    local rows = store.db:rows([[SELECT t.number, t.params, t.seed, t.state, t.attempt, t.rung, t.value, t.run,
+        t.error FROM trial t WHERE t.sweep = ?
+        ORDER BY t.state <> 'done', CASE ? WHEN 'max' THEN -t.value ELSE t.value END,
+        t.number]], row.id, row.goal)
+    local plain = not (args.csv or args.json)
+    if plain then
+        print(("sweep %s (%s)  %s  %s  %s %s  seed %d"):format(row.name, row.uid, row.state, row.sampler, row.goal,
+            row.metric, row.seed))
+        print("space " .. row.space .. (row.pruner and "  pruner " .. row.pruner or ""))
+        for _, r in ipairs(rows) do
+            r.params = sweep.label(require("cjson").decode(r.params))
+            r.error = r.error and r.error:match("^[^\n]*")
+            r.value = r.value and ("%.6g"):format(r.value)
+        end
+    end
+    print(format.format(format.chosen(args), rows,
+        { "number", "params", "seed", "state", "attempt", "rung", "value", "run", "error" }))
+    return cli.DONE
+end
+
+local function change(args, state, say)
+    local store = cli.results(args, true)
+    local row = named(args, store)
+    if state == "open" then
+        local n = (args.failed or args.lost) and queue.retry(store, row.id, not args.failed) or 0
+        say = say:gsub("%%n", tostring(n))
+    end
+    queue.set_state(store, row.id, state)
+    print((say:gsub("%%s", row.name)))
+    store:close()
+    return cli.DONE
+end
+
+function verbs.pause(args)
+    return change(args, "paused", "%s is paused: its workers end after their trials; `mimic sweep resume %s` goes on")
+end
+
+function verbs.cancel(args)
+    return change(args, "cancelled", "%s is cancelled: what waits is dropped, what runs stops at its next checkpoint")
+end
+
+function verbs.resume(args)
+    return change(args, "open", "%s is open, %n trials are tried again; `mimic worker --sweep %s` works on it")
+end
+
+local function options(args)
+    local opts = experiment.options
+    opts.enqueue = args.enqueue
+    opts.dry_run, opts.retry, opts.script_is_file = args.dry_run, args.lf, true
+    if args.workers and args.workers < 1 then cli.fail(cli.USAGE, "--workers %d: 1 or more", args.workers) end
+    opts.max_failures = args.fail_fast and 1 or args.max_failures
+    local gpus = args.gpus and cli.guard(cli.USAGE, pool.gpu_list, args.gpus)
+    if args.workers or gpus then opts.pool = { workers = args.workers or #gpus, gpus = gpus } end
+    if args.slurm then
+        opts.slurm = args.after or {}
+    elseif args.after then
+        cli.fail(cli.USAGE, "words behind -- are for --slurm")
+    end
+    local words = { "mimic sweep", args.what, table.unpack(args.words) }
+    if args.multirun then table.insert(words, 3, "-m") end
+    if args.workers then words[#words + 1] = "--workers " .. args.workers end
+    for i, w in ipairs(words) do words[i] = w:find("[^%w=._/,%- ]") and "'" .. w .. "'" or w end
+    opts.continue_with = table.concat(words, " ")
+end
+
+local function run_script(args)
+    local text, why = m.sys.read_file(args.what)
+    if not text then cli.fail(cli.USAGE, "%s", why) end
+    options(args)
+    if not args.multirun then
+        for _, key in ipairs { "name", "sampler", "trials", "metric", "goal", "seed" } do
+            if args[key] then
+                cli.fail(cli.USAGE, "--%s goes with -m; without it the script's exp:sweep says it", key)
+            end
+        end
+        return run_command.execute { path = args.what, text = text, words = args.words }
+    end
+    local words, domains = cli.guard(cli.USAGE, syntax.multi, args.words)
+    local script = { path = args.what, text = text, words = words }
+    local name = args.name or args.what:match("([^/]+)%.lua$")
+    return run_command.execute(script, function()
+        local ok, d = pcall(multirun.run, script, { name = name, space = domains, words = words,
+            sampler = args.sampler, trials = args.trials, metric = args.metric, goal = args.goal, seed = args.seed })
+        if ok then return end
+        if type(d) == "string" and not config.refused then config.refused = d end
+        error(d, 0)
+    end)
+end
+
+function command.run(args)
+    if verbs[args.what] then return verbs[args.what](args) end
+    if lfs.attributes(args.what, "mode") == "file" then return run_script(args) end
+    if args.what:find("%.lua$") then cli.fail(cli.USAGE, "no script %s", args.what) end
+    local known = {}
+    for v in pairs(verbs) do known[#known + 1] = v end
+    cli.fail(cli.USAGE, "'%s' is neither a script nor a verb%s: ls, show, pause, resume, cancel", args.what,
+        suggest.hint(args.what, known))
+end
+
+return command

@@ -1,0 +1,511 @@
+-- exp:sweep and exp:ablation: a search as rows of the results file. Declaring one makes its sweep row and, where
+-- points do not depend on results, its trials; workers take it from there (sweep/worker.lua). The same
+-- declaration made again goes on with the same sweep: `trials` is a total.
+local m = require "mimic"
+local cjson = require "cjson"
+local config = require "mimic.config"
+local draw = require "mimic.sweep.draw"
+local grid = require "mimic.sweep.grid"
+local queue = require "mimic.sweep.queue"
+local space = require "mimic.sweep.space"
+local suggest = require "mimic.suggest"
+
+local sweep = {}
+
+---@class sweep.Sweep
+---@field id integer?
+---@field uid string
+---@field name string
+local Sweep = {}
+Sweep.__index = Sweep
+
+local fields = {
+    "name", "kind", "base", "parent", "space", "seeds", "metric", "goal", "sampler", "trials", "pruner", "trial",
+    "seed", "max_attempts", "note",
+}
+local row_fields = { "ref", "name", "kind", "base", "parent", "seeds", "rows", "metric", "goal", "max_attempts" }
+
+local function check_fields(spec, known, who)
+    for k in pairs(spec) do
+        local found = false
+        for _, f in ipairs(known) do found = found or f == k end
+        if not found then
+            error(("%s has no field '%s'%s"):format(who, tostring(k), suggest.hint(tostring(k), known)), 0)
+        end
+    end
+end
+
+local function check_seeds(seeds)
+    local list = config.plain(seeds)
+    if type(list) ~= "table" or #list == 0 then error("seeds is a list of whole numbers, such as [0,1,2]", 0) end
+    local seen = {}
+    for i, s in ipairs(list) do
+        list[i] = math.tointeger(s)
+        if not list[i] or list[i] < 0 or seen[s] then
+            error(("seeds: %s is no whole number from 0, or is there twice"):format(tostring(s)), 0)
+        end
+        seen[s] = true
+    end
+    return list
+end
+
+-- What both kinds share.
+local function common(exp, spec)
+    local d = setmetatable({
+        exp = exp, kind = spec.kind, parent = spec.parent or nil, trial = spec.trial, pruner = spec.pruner,
+        seeds = check_seeds(spec.seeds or { spec.base and spec.base.seed or 0 }),
+        metric = spec.metric or "acc", seed = spec.seed or 0, max_attempts = spec.max_attempts or 3,
+        space = {}, domains = {}, decoded = {},
+    }, Sweep)
+    d.goal = spec.goal or (d.metric:find "loss" and "min" or "max")
+    if d.goal ~= "min" and d.goal ~= "max" then
+        error(('goal = "%s": "min" or "max"'):format(tostring(spec.goal)), 0)
+    end
+    d.base = spec.base and config.freeze(spec.base)
+    return d
+end
+
+local function define(exp, spec)
+    check_fields(spec, fields, "exp:sweep")
+    if type(spec.name) ~= "string" or spec.name == "" then error('exp:sweep needs a name = "..."', 0) end
+    local d = common(exp, spec)
+    d.name = spec.name
+    if spec.trial then
+        if spec.space or spec.kind or spec.base then
+            error("exp:sweep: trial = function(t) draws and runs by itself; kind, base and space belong in it", 0)
+        end
+    elseif not spec.kind or not spec.base or not spec.space then
+        error("exp:sweep needs kind, base and space, or trial = function(t) ... end", 0)
+    else
+        d.space = space.flatten(spec.space)
+        if #d.space == 0 then error("exp:sweep: the space is empty", 0) end
+        for _, p in ipairs(d.space) do d.domains[p.key] = p.domain end
+    end
+    d.sampler = spec.sampler or (spec.trial and "tpe" or "grid")
+    local known = false
+    for _, s in ipairs(draw.samplers) do known = known or s == d.sampler end
+    if not known then
+        error(("no sampler '%s'%s; there are %s"):format(tostring(d.sampler),
+            suggest.hint(tostring(d.sampler), draw.samplers), table.concat(draw.samplers, ", ")), 0)
+    end
+    if d.sampler == "grid" then
+        if spec.trial then error("a define-by-run trial has no grid: sampler = random, sobol or tpe", 0) end
+        local size = grid.size(d.space)
+        d.trials = math.min(spec.trials or size, size)
+    else
+        d.trials = spec.trials
+        if not math.tointeger(d.trials) or d.trials < 1 then
+            error(('sampler = "%s" needs trials = N, the number of points in all'):format(d.sampler), 0)
+        end
+    end
+    return d
+end
+
+local function define_rows(exp, spec)
+    check_fields(spec, row_fields, "exp:ablation")
+    if type(spec.rows) ~= "table" or #spec.rows == 0 or not spec.kind or not spec.base then
+        error('exp:ablation needs kind, base and rows = { { "full", {} }, { "no contrast", { lambda = 0 } } }', 0)
+    end
+    local d = common(exp, spec)
+    d.ref, d.name = spec.ref, spec.name or spec.ref or "ablation"
+    d.sampler, d.rows, d.row_names = "grid", {}, {}
+    for i, r in ipairs(spec.rows) do
+        local name, patch = r[1] or r.name, r[2] or r.patch or {}
+        if type(name) ~= "string" or d.rows[name] then
+            error(("exp:ablation: row %d needs a name of its own: { \"no contrast\", { lambda = 0 } }"):format(i), 0)
+        end
+        local plain, parent = {}, d.parent
+        for k, v in pairs(patch) do
+            if k == "parent" then parent = v or nil else plain[k] = v end
+        end
+        d.rows[name] = { patch = config.plain(plain), parent = parent }
+        d.row_names[i] = name
+    end
+    d.domains.row = space.choice(d.row_names)
+    d.space = { { key = "row", domain = d.domains.row } }
+    d.trials = #d.row_names
+    return d
+end
+
+---The parameters of a row of `trial` as the domains' own values.
+---@param json string
+---@return table<string, any>
+function Sweep:params(json)
+    local out = cjson.decode(json)
+    for k, v in pairs(out) do
+        local domain = self.domains[k]
+        local own = domain and domain:restore(v)
+        if own ~= nil then out[k] = own end
+    end
+    return out
+end
+
+local function parent_hash(parent)
+    if not parent then return "" end
+    return parent.hash or parent[1] and parent[1].hash or ""
+end
+
+-- What makes it this search and no other. The number of trials may grow.
+local function identity(d, src)
+    local domains, rows, base = {}, {}, d.base and config.plain(d.base) or nil
+    for _, p in ipairs(d.space) do domains[p.key] = p.domain:plain() end
+    for i, name in ipairs(d.row_names or {}) do
+        rows[i] = { name, d.rows[name].patch, parent_hash(d.rows[name].parent) }
+    end
+    if base then base.seed = nil end
+    d.space_json = config.json(domains)
+    return m.sha256(config.json {
+        name = d.name, experiment = d.exp.name, kind = d.kind, base = base, space = domains, sampler = d.sampler,
+        seeds = d.seeds, metric = d.metric, goal = d.goal, pruner = d.pruner, seed = d.seed, rows = rows,
+        ref = d.ref, parent = parent_hash(d.parent), script = src.script, sources = src.sources, multirun = d.words,
+    })
+end
+
+-- Everything a worker needs beside the columns.
+local function spec_json(d, src, opts)
+    local files = {}
+    for i, f in ipairs(src.files) do files[i] = { name = f.name, sha = f.sha } end
+    local argv = cjson.decode(src.argv)
+    return config.json {
+        experiment = d.exp.name, trials = d.trials, seeds = d.seeds, words = argv.words, path = argv.script,
+        cwd = argv.cwd, files = files, max_attempts = d.max_attempts, max_failures = opts.max_failures or false,
+        ref = d.ref, multirun = d.words and true or false,
+    }
+end
+
+local function hash_of(d, params, number)
+    if d.trial then return m.sha256("trial " .. number) end
+    return m.sha256(config.json(params))
+end
+
+---Number of the trial of a point (from 1) with the i-th seed.
+function Sweep:number(point, i)
+    return (point - 1) * #self.seeds + i
+end
+
+function Sweep:point_of(number)
+    return (number - 1) // #self.seeds + 1
+end
+
+-- The trials of a point; with a pruner only the first seed is tried at once.
+local function add_point(store, d, point, params, finished)
+    for i, seed in ipairs(d.seeds) do
+        if i > 1 and d.pruner then break end
+        local number = d:number(point, i)
+        queue.add(store, d.id, { number = number, params = params, seed = seed, hash = hash_of(d, params, number),
+            finished = finished, max_attempt = d.max_attempts })
+    end
+end
+
+local function taken_by(store, d)
+    return function(json)
+        return store.db:first("SELECT 1 AS x FROM trial WHERE sweep = ? AND config_hash = ? LIMIT 1", d.id,
+            m.db.hex(m.sha256(json))) ~= nil
+    end
+end
+
+---Whether a point's draw looks at results.
+function Sweep:adaptive()
+    return self.sampler == "tpe"
+end
+
+-- Makes the row, or finds it and brings its total up to date; adds the trials that need no results.
+local function record(store, d, src, opts)
+    store.db:tx(function()
+        local db = store.db
+        local spec = spec_json(d, src, opts)
+        local row = db:first("SELECT id, state FROM sweep WHERE uid = ?", d.uid)
+        if row then
+            d.id = row.id
+            if not opts.worker then
+                db:exec("UPDATE sweep SET spec = ?, state = CASE WHEN state = 'cancelled' THEN state ELSE 'open' END"
+                    .. " WHERE id = ?", spec, d.id)
+            end
+        else
+            db:exec([[INSERT INTO sweep(uid, name, sampler, pruner, space, metric, goal, seed, script, created, spec)
+              VALUES(?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)]], d.uid, d.name, d.sampler,
+                d.pruner and config.json { asha = d.pruner } or nil, d.space_json, d.metric, d.goal, d.seed,
+                m.db.hex(src.script), m.sys.time(), spec)
+            d.id = db:last_id()
+        end
+        if d:adaptive() or opts.worker then return end
+        local last = db:first("SELECT coalesce(max(number), 0) AS n FROM trial WHERE sweep = ?", d.id).n
+        for point = last == 0 and 1 or d:point_of(last) + 1, d.trials do
+            local params = d.trial and {} or draw.point(d, point, {}, taken_by(store, d))
+            if not params then break end
+            add_point(store, d, point, params, nil)
+        end
+    end, true)
+end
+
+---What is known of the points: from the trials that are finished now, or from those that `finished` (a row's
+---column) says were known then.
+---@param store table
+---@param finished string|nil
+---@return draw.Known[] history
+---@return string finished
+function Sweep:history(store, finished)
+    local known = finished and queue.unpack(finished)
+    local list, points, order = {}, {}, {}
+    for t in store.db:each([[SELECT number, state, value, rung, rungs, params FROM trial WHERE sweep = ?
+        AND (state IN ('done', 'pruned') OR rungs IS NOT NULL) ORDER BY number]], self.id) do
+        local rung = known and known[t.number] or not known and (t.state == "pruned" and (t.rung or 0) or
+            t.state == "done")
+        if rung then
+            local p = self:point_of(t.number)
+            local k = points[p]
+            if not k then
+                k = { params = self.decoded[p] or self:params(t.params), values = {} }
+                self.decoded[p] = k.params
+                points[p] = k
+                order[#order + 1] = k
+            end
+            if rung == true then
+                k.values[#k.values + 1] = t.value or 0 / 0
+            else
+                k.rung = rung
+                local v = cjson.decode(t.rungs or "[]")[rung + 1]
+                k.values[#k.values + 1] = type(v) == "number" and v or 0 / 0
+            end
+            list[#list + 1] = { number = t.number, rung = rung ~= true and rung or nil }
+        end
+    end
+    for _, k in ipairs(order) do
+        local sum = 0.0
+        for _, v in ipairs(k.values) do sum = sum + v end
+        local mean = sum / #k.values
+        k.value = mean == mean and mean or nil
+    end
+    return order, finished or queue.pack(list)
+end
+
+---Adds what can be tried next: promoted trials, further seeds of points that were not pruned, new points. In a
+---transaction; called when no trial waits.
+---@param store table
+function Sweep:advance(store)
+    if self.pruner then
+        queue.promote(store, self)
+        if #self.seeds > 1 then
+            for t in store.db:each([[SELECT number, params, finished FROM trial t WHERE sweep = ?1 AND state = 'done'
+                AND seed = ?2 AND NOT EXISTS (SELECT 1 FROM trial o WHERE o.sweep = ?1 AND o.number = t.number + 1)]],
+                self.id, self.seeds[1]) do
+                for i = 2, #self.seeds do
+                    local params = self:params(t.params)
+                    local number = self:number(self:point_of(t.number), i)
+                    queue.add(store, self.id, { number = number, params = params, seed = self.seeds[i],
+                        hash = hash_of(self, params, number), finished = t.finished,
+                        max_attempt = self.max_attempts })
+                end
+            end
+        end
+        if queue.waiting(store, self.id) then return end
+    end
+    if not self:adaptive() then return end
+    local last = store.db:first("SELECT coalesce(max(number), 0) AS n FROM trial WHERE sweep = ?", self.id).n
+    local point = last == 0 and 1 or self:point_of(last) + 1
+    if point > self.trials then return end
+    local history, finished = self:history(store)
+    local params = self.trial and {} or draw.point(self, point, history, taken_by(store, self))
+    if params then add_point(store, self, point, params, finished) end
+end
+
+-- Runs or hands over the trials of a declared sweep.
+local function carry_out(d)
+    local experiment = require "mimic.experiment"
+    local opts = experiment.options
+    if opts.worker then
+        if opts.worker ~= d.uid then return end
+        require("mimic.sweep.worker").loop(d)
+        error(experiment.Finished, 0)
+    end
+    if opts.slurm then
+        require("mimic.sweep.slurm").submit(d, opts.slurm)
+        error(experiment.Finished, 0)
+    end
+    if opts.enqueue then
+        experiment.say("%s: queued; `mimic worker --sweep %s` works on it", d.name, d.name)
+        error(experiment.Finished, 0)
+    end
+    if opts.retry then queue.retry(experiment.store(), d.id) end
+    local why
+    if opts.pool then
+        why = require("mimic.sweep.pool").run(d, opts.pool)
+    else
+        why = require("mimic.sweep.worker").loop(d)
+    end
+    experiment.say("%s", d:summary())
+    d:note_failures(opts)
+    if why == "cancelled" or why == "paused" then
+        experiment.complain("sweep %s is %s: `mimic sweep resume %s` goes on", d.name, why, d.name)
+    end
+end
+
+local function declare(d)
+    local experiment = require "mimic.experiment"
+    local opts = experiment.options
+    if opts.dry_run then
+        d.planned = true
+        opts.planned = opts.planned + d.trials * #d.seeds
+        if not opts.collect then
+            experiment.say("sweep %-16s %s, %d points x %d seeds, %s", d.name, d.sampler, d.trials, #d.seeds, d.metric)
+        end
+        return d
+    end
+    local store = experiment.store()
+    local src = experiment.sources(store)
+    d.uid = identity(d, src):sub(1, 12)
+    if opts.force and not opts.worker then d.uid = m.sys.random_hex(6) end
+    record(store, d, src, opts)
+    d.max_failures = cjson.decode(store.db:first("SELECT spec FROM sweep WHERE id = ?", d.id).spec).max_failures
+    carry_out(d)
+    return d
+end
+
+---@param exp table experiment
+---@param spec table
+---@return sweep.Sweep
+function sweep.declare(exp, spec)
+    return declare(define(exp, spec))
+end
+
+---@param exp table experiment
+---@param spec table
+---@return sweep.Sweep
+function sweep.ablation(exp, spec)
+    return declare(define_rows(exp, spec))
+end
+
+---A search over whole scripts: `mimic sweep FILE.lua -m`. `execute` runs the script with a point's values.
+---@param exp table
+---@param of {name: string, space: table<string, space.Domain>, words: string[], seeds: integer[]?, sampler: string?,
+---trials: integer?, metric: string?, goal: string?, seed: integer?, execute: fun(params: table, seed: integer?)}
+function sweep.multirun(exp, of)
+    local d = define(exp, { name = of.name, kind = "script", base = {}, space = of.space, seeds = of.seeds,
+        sampler = of.sampler, trials = of.trials, metric = of.metric, goal = of.goal, seed = of.seed })
+    d.kind, d.base, d.words, d.execute = nil, nil, of.words, of.execute
+    return declare(d)
+end
+
+---"tau=0.1 lambda=0.3"
+---@param params table
+function sweep.label(params)
+    local words = {}
+    for _, k in ipairs(config.sorted_keys(params)) do
+        local v = params[k]
+        words[#words + 1] = k .. "=" .. (type(v) == "number" and ("%.4g"):format(v) or type(v) == "string" and v
+            or config.json(v))
+    end
+    return table.concat(words, " ")
+end
+
+---Points with their mean over seeds, best first; those without a value last.
+---@return {point: integer, params: table, mean: number?, sd: number?, n: integer, state: string, runs: integer[]}[]
+function Sweep:points()
+    if self.planned then return {} end
+    local store = require("mimic.experiment").store()
+    local points, list = {}, {}
+    for t in store.db:each([[SELECT number, params, state, value, run FROM trial WHERE sweep = ? ORDER BY number]],
+        self.id) do
+        local n = self:point_of(t.number)
+        local p = points[n]
+        if not p then
+            p = { point = n, params = self:params(t.params), values = {}, runs = {}, state = t.state }
+            points[n] = p
+            list[#list + 1] = p
+        end
+        if t.state == "done" and t.value then p.values[#p.values + 1] = t.value end
+        p.runs[#p.runs + 1] = t.run
+        if t.state ~= "done" then p.state = t.state end
+    end
+    for _, p in ipairs(list) do
+        local sum, squares = 0.0, 0.0
+        p.n = #p.values
+        for _, v in ipairs(p.values) do sum = sum + v end
+        p.mean = p.n > 0 and sum / p.n or nil
+        for _, v in ipairs(p.values) do squares = squares + (v - p.mean) ^ 2 end
+        p.sd = p.n > 1 and math.sqrt(squares / (p.n - 1)) or nil
+    end
+    table.sort(list, function(a, b)
+        if (a.mean == nil) ~= (b.mean == nil) then return b.mean == nil end
+        if a.mean ~= b.mean then
+            if self.goal == "max" then return a.mean > b.mean end
+            return a.mean < b.mean
+        end
+        return a.point < b.point
+    end)
+    return list
+end
+
+---The best point, or nil when none has a value.
+function Sweep:best()
+    local first = self:points()[1]
+    return first and first.mean and first or nil
+end
+
+---Handles of the runs of a row of an ablation, by its name, or of a point of points().
+---@param which string|table
+function Sweep:runs(which)
+    local experiment = require "mimic.experiment"
+    local list = {}
+    for _, p in ipairs(self:points()) do
+        if p.params.row == which or type(which) == "table" and p.point == which.point then
+            for i, id in ipairs(p.runs) do list[i] = experiment.handle(id) end
+        end
+    end
+    return experiment.group(list)
+end
+
+---"tau-lambda: 15 trials done; best val/acc 89.20 ± 0.31 (n=3) with lambda=0.3 tau=0.1"
+function Sweep:summary()
+    if self.planned then return self.name .. ": planned" end
+    local c = queue.counts(require("mimic.experiment").store(), self.id)
+    local words = {}
+    for _, state in ipairs { "done", "pruned", "failed", "cancelled", "running", "waiting" } do
+        if c[state] > 0 then words[#words + 1] = ("%d %s"):format(c[state], state) end
+    end
+    local text = ("%s: %s of %d trials"):format(self.name, table.concat(words, ", "), c.total)
+    local best = self:best()
+    if not best then return text end
+    local sd = best.sd and (" ± %.2f (n=%d)"):format(best.sd, best.n) or ""
+    return ("%s; best %s %.4g%s with %s"):format(text, self.metric, best.mean, sd, sweep.label(best.params))
+end
+
+-- Failed trials of worker processes, for the summing up of the command.
+function Sweep:note_failures(opts)
+    local store = require("mimic.experiment").store()
+    local listed = {}
+    for _, run in ipairs(opts.failed) do listed[run.id] = true end
+    for t in store.db:each([[SELECT number, run, error FROM trial WHERE sweep = ? AND state = 'failed'
+        ORDER BY number]], self.id) do
+        if not listed[t.run or 0] then
+            local label = ("%s, trial %d: %s"):format(self.name, t.number, (t.error or ""):match("^[^\n]*"))
+            opts.failed[#opts.failed + 1] = { id = t.run or 0, label = function() return label end }
+        end
+    end
+end
+
+---The newest sweep of this name, or the one whose uid begins so.
+---@param store table
+---@param name string
+---@return table row
+function sweep.find(store, name)
+    local row = store.db:first("SELECT * FROM sweep WHERE name = ? ORDER BY id DESC LIMIT 1", name)
+        or name:find("^%x+$") and store.db:first("SELECT * FROM sweep WHERE uid GLOB ? LIMIT 1", name:lower() .. "*")
+    if row then return row end
+    local names = {}
+    for r in store.db:each("SELECT DISTINCT name FROM sweep") do names[#names + 1] = r.name end
+    error(("no sweep '%s'%s; `mimic sweep ls` lists them"):format(name, suggest.hint(name, names)), 0)
+end
+
+---The folder a sweep's stored script was run in, its words and files.
+---@param row table of the table sweep
+function sweep.script_of(store, row)
+    local spec = cjson.decode(row.spec)
+    local files = {}
+    for i, f in ipairs(spec.files) do files[i] = { name = f.name, text = store.db:get_blob(f.sha) } end
+    local text = store.db:get_blob(store.db:first("SELECT lower(hex(script)) AS sha FROM sweep WHERE id = ?",
+        row.id).sha)
+    return { path = spec.path, text = text, words = spec.words, files = files }, spec
+end
+
+return sweep

@@ -1,0 +1,129 @@
+-- Worker processes on this machine: starts them, shows the sweep's progress, passes Ctrl-C on, replaces those that
+-- were killed, and waits for all. The workers need it not: they go on from the results file by themselves.
+local m = require "mimic"
+local experiment = require "mimic.experiment"
+local progress = require "mimic.progress"
+local queue = require "mimic.sweep.queue"
+local Run = require "mimic.run"
+
+local pool = {}
+
+---Numbers of the GPUs that "all" means: those CUDA_VISIBLE_DEVICES leaves, or all that the driver shows.
+---@return string[]
+function pool.gpus()
+    local out = {}
+    local visible = os.getenv("CUDA_VISIBLE_DEVICES")
+    if visible then
+        for id in visible:gmatch("[^,%s]+") do out[#out + 1] = id end
+        return out
+    end
+    local lfs = require "lfs"
+    local dir = "/proc/driver/nvidia/gpus"
+    if lfs.attributes(dir, "mode") ~= "directory" then return out end
+    for name in lfs.dir(dir) do
+        if name:sub(1, 1) ~= "." then out[#out + 1] = tostring(#out) end
+    end
+    return out
+end
+
+---"all" or "0,2" as a list; an error when there is none.
+---@param text string
+---@return string[]
+function pool.gpu_list(text)
+    local out = {}
+    if text == "all" then
+        out = pool.gpus()
+        if #out == 0 then error("--gpus all: this machine shows no NVIDIA GPU", 0) end
+        return out
+    end
+    for id in text:gmatch("[^,]+") do
+        if not id:find("^%w[%w-]*$") then error(("--gpus %s: all, or numbers such as 0,2"):format(text), 0) end
+        out[#out + 1] = id
+    end
+    return out
+end
+
+local function start(d, i, gpus)
+    local words = { m.sys.realpath("/proc/self/exe"), "worker", "--sweep", d.uid, "--quiet", "--db",
+        experiment.options.db }
+    local env
+    if gpus then env = { "CUDA_VISIBLE_DEVICES=" .. gpus[(i - 1) % #gpus + 1] } end
+    return { pid = m.sys.spawn(words, env), slot = i }
+end
+
+local function state_of(store, d)
+    return store.db:first("SELECT state FROM sweep WHERE id = ?", d.id).state
+end
+
+local function show(store, d)
+    local c = queue.counts(store, d.id)
+    local total = math.max(d.trials * (d.pruner and 1 or #d.seeds), c.total)
+    local note = ("%d/%d done"):format(c.done, total)
+    for _, state in ipairs { "running", "failed", "pruned" } do
+        if c[state] > 0 then note = note .. ("  %d %s"):format(c[state], state) end
+    end
+    local best = store.db:first("SELECT best FROM sweep_list WHERE id = ?", d.id).best
+    if best then note = note .. ("  best %.4g"):format(best) end
+    progress.show { phase = d.name, note = note, done = (c.done + c.failed + c.pruned) / total }
+end
+
+local function signal(children, name)
+    for _, c in pairs(children) do m.sys.kill(c.pid, name) end
+end
+
+-- Looks after the children until all have ended.
+local function supervise(store, d, of, children)
+    local told, shown, restarts = 0, 0, 0
+    while next(children) do
+        local asked = m.interrupted()
+        if asked > told then
+            told = asked
+            signal(children, "INT")
+        end
+        for i, c in pairs(children) do
+            local code = m.sys.wait(c.pid)
+            if code then
+                children[i] = nil
+                if code == 1 then of.failed = true end
+                local killed = code >= 128 and code ~= 130
+                if killed and told == 0 and restarts < 3 * of.workers and state_of(store, d) == "open" then
+                    restarts = restarts + 1
+                    experiment.complain("worker %d (process %d) was killed; another takes its place", i, c.pid)
+                    children[i] = start(d, i, of.gpus)
+                end
+            end
+        end
+        if m.sys.clock() - shown > 0.5 then
+            shown = m.sys.clock()
+            show(store, d)
+        end
+        m.sys.sleep(0.05)
+    end
+    progress.finish()
+    if told > 0 then error(Run.Stop, 0) end
+end
+
+---Runs the trials of a sweep by worker processes.
+---@param d sweep.Sweep
+---@param of {workers: integer, gpus: string[]?}
+---@return string why as worker.loop
+function pool.run(d, of)
+    local store = experiment.store()
+    store.db:flush()
+    m.interrupted() -- asked once, the first Ctrl-C is ours to pass on
+    local children = {}
+    for i = 1, of.workers do children[i] = start(d, i, of.gpus) end
+    local ok, err = pcall(supervise, store, d, of, children)
+    if not ok then
+        signal(children, "INT")
+        error(err, 0)
+    end
+    local state = state_of(store, d)
+    if state == "open" then
+        error(("the workers of sweep %s ended before it was done; `mimic worker --sweep %s` goes on"):format(d.name,
+            d.name), 0)
+    end
+    return state
+end
+
+return pool

@@ -1,0 +1,195 @@
+-- mimic sweep and mimic worker: worker processes, -m over whole scripts, interruption, failures, stored scripts.
+package.path = (arg[0]:match("^(.*)/") or ".") .. "/?.lua;" .. package.path
+local cjson = require "cjson"
+local lu = require "luaunit"
+local m = require "mimic"
+local shell = require "shell"
+
+local dir
+
+local task = [[
+local m = require "mimic"
+local help = require "help_module"
+m.experiment.task("toy", { defaults = { steps = 5, x = 0.0, c = "a", sleep = 0.0, fail = false }, run = function(run)
+    local c, at, last = run.config, 0, run:resume()
+    if last then at = math.tointeger(last.meta.at) end
+    while at < c.steps do
+        at = at + 1
+        run:log(at, { ["val/acc"] = help.score(c.x) + run.seed })
+        m.sys.sleep(c.sleep)
+        if c.fail and c.x == c.fail then error("told to fail") end
+        local stop = run:interrupted()
+        if stop or at == c.steps then
+            run:checkpoint(at, { { "x", m.tensor { at + 0.0 } } }, { at = at }, { final = at == c.steps })
+        end
+        if stop then run:stop() end
+    end
+    run:artifact("gpu", "text", os.getenv "CUDA_VISIBLE_DEVICES" or "none")
+    run:result("toyset", "test", "acc", help.score(c.x), 8, at)
+end })
+]]
+local declared = task .. [[
+local base = m.config { steps = 5, seeds = { 0, 1 } }
+local sw = m.experiment("toys"):sweep { name = "grid", kind = "toy", base = base, metric = "val/acc",
+    space = { x = m.range(0, 0.5, 0.1) }, seeds = base.seeds }
+print("best", sw:best() and sw:best().params.x)
+]]
+local plain = task .. [[
+local base = m.config { seeds = { 0, 1 }, toy = { steps = 5 } }
+m.experiment "p":run { kind = "toy", name = "r", config = base.toy, seeds = base.seeds }
+]]
+
+local TestSweepCommands = {}
+
+function TestSweepCommands.setUp()
+    dir = shell.folder()
+    shell.write(dir .. "/grid.lua", declared)
+    shell.write(dir .. "/plain.lua", plain)
+    shell.write(dir .. "/help_module.lua", "return { score = function(x) return -(x - 0.3) ^ 2 end }")
+end
+
+function TestSweepCommands.tearDown()
+    shell.remove(dir)
+end
+
+local function run(words, before)
+    return shell.run(dir, words, before)
+end
+
+local function ok(words)
+    local code, out, err = run(words)
+    lu.assertEquals(code, 0, words .. "\n" .. out .. err)
+    return out, err
+end
+
+local function trials(name)
+    return cjson.decode((ok("sweep show " .. name .. " --json")))
+end
+
+local function states(name)
+    local n = {}
+    for _, t in ipairs(trials(name)) do n[t.state] = (n[t.state] or 0) + 1 end
+    return n
+end
+
+function TestSweepCommands.test_workers_share_a_sweep()
+    local out = ok "sweep grid.lua --workers 3 --quiet"
+    lu.assertStrContains(out, "grid: 12 done of 12 trials; best val/acc 0.5 ± 0.71 (n=2) with x=0.3")
+    lu.assertStrContains(out, "best\t0.3")
+    local _, n = out:gsub("best\t", "")
+    lu.assertEquals(n, 1) -- only the command prints, not its workers
+    lu.assertEquals(#cjson.decode((ok "query --json 'SELECT DISTINCT worker FROM trial'")), 3)
+    lu.assertEquals(ok "sweep grid.lua --quiet", out:match("grid: .*")) -- done: nothing is run again
+    lu.assertStrContains(ok "sweep ls", "grid")
+    lu.assertStrContains(ok "sweep show grid", "x=0.3")
+    lu.assertStrContains(ok "query 'SELECT x, avg(y) FROM sweep_point GROUP BY x'", "0.3")
+end
+
+function TestSweepCommands.test_a_script_is_searched_by_the_command_line()
+    local out = ok "sweep plain.lua -m toy.x=0,0.3,1 toy.c=a,b seed=0..1 toy.steps=3 --metric val/acc --workers 2 -q"
+    lu.assertStrContains(out, "plain: 12 done of 12 trials; best val/acc 0.5 ± 0.71 (n=2) with toy.c=a toy.x=0.3")
+    ok "sweep plain.lua -m 'toy.x=uniform(0,1)' --sampler tpe --trials 14 --name t --seed 4 -q"
+    ok "sweep plain.lua -m 'toy.x=uniform(0,1)' --sampler tpe --trials 16 --name t --seed 4 -q"
+    lu.assertEquals(states "t", { done = 16 })
+    for words, text in pairs {
+        ["sweep plain.lua -m toy.y=1,2"] = "did you mean toy.c", ["sweep plain.lua -m toy.x=1"] = "several values",
+        ["sweep plain.lua -m 'toy.x=uniform(0,1)'"] = "no end of values",
+        ["sweep plain.lua -m toy.x=1,2 --sampler spe"] = "did you mean tpe",
+        ["sweep plain.lua toy.x=1,2"] = "mimic sweep FILE.lua -m toy.x=1,2",
+        ["sweep grid.lua --trials 3"] = "goes with -m", ["sweep nosuch.lua"] = "no script",
+        ["sweep lss"] = "did you mean ls",
+        ["sweep show plan"] = "did you mean plain", ["worker --sweep gird"] = "no sweep",
+        ["sweep grid.lua -- x"] = "--slurm",
+        ["sweep grid.lua --gpus x,?"] = "numbers such as", ["sweep grid.lua --workers 0"] = "1 or more",
+    } do
+        local code, _, err = run(words)
+        lu.assertEquals(code, 2, words .. ": " .. err)
+        lu.assertStrContains(err, text)
+    end
+end
+
+function TestSweepCommands.test_workers_run_the_stored_text()
+    ok "sweep grid.lua --enqueue"
+    lu.assertEquals(states "grid", { waiting = 12 })
+    shell.write(dir .. "/grid.lua", "error 'changed'")
+    os.remove(dir .. "/help_module.lua")
+    ok "worker --quiet"
+    lu.assertEquals(states "grid", { done = 12 })
+    lu.assertStrContains(select(2, ok "worker"), "no sweep is open")
+    lu.assertStrContains(ok "show 1 --script", "help_module")
+end
+
+function TestSweepCommands.test_each_gpu_gets_a_worker()
+    ok "sweep grid.lua --enqueue"
+    ok "worker --gpus 0,3"
+    local seen = {}
+    local file <close> = m.db.open(dir .. "/results/mimic.db", { write = false })
+    for r in file:each "SELECT DISTINCT b.data AS gpu FROM artifact a JOIN blob b USING(sha256) WHERE a.name = 'gpu'" do
+        seen[r.gpu] = true
+    end
+    lu.assertEquals(seen, { ["0"] = true, ["3"] = true })
+    lu.assertEquals(states "grid", { done = 12 })
+end
+
+function TestSweepCommands.test_ctrl_c_gives_trials_back_and_the_same_command_goes_on()
+    local words = "sweep grid.lua +sleep=0.13 steps=4 --workers 2 --quiet"
+    local code, _, err = run(words, "timeout --preserve-status -s INT 1")
+    lu.assertEquals(code, 75, err)
+    lu.assertStrContains(err, "saved at step")
+    local n = states "grid"
+    lu.assertEquals(n.running, nil)
+    lu.assertTrue(n.waiting > 0 and (n.waiting + (n.done or 0)) == 12)
+    for _, t in ipairs(trials "grid") do lu.assertTrue(t.attempt <= 1) end
+    ok(words)
+    lu.assertEquals(states "grid", { done = 12 })
+end
+
+function TestSweepCommands.test_failures_stop_and_are_retried()
+    shell.write(dir .. "/plain.lua", (plain:gsub("c.fail and c.x == c.fail", "c.x > 2 and io.open('broken')")))
+    shell.write(dir .. "/broken", "")
+    local words = "sweep plain.lua -m toy.x=0,3,4,5 seed=0,1 --quiet"
+    local code, _, err = run(words .. " --fail-fast")
+    lu.assertEquals(code, 1)
+    lu.assertStrContains(err, "told to fail")
+    lu.assertEquals(states "plain", { done = 2, failed = 1, waiting = 5 })
+    lu.assertStrContains(err, "sweep plain is paused")
+    lu.assertEquals((run(words .. " --max-failures 3 --workers 2")), 1)
+    lu.assertTrue(states("plain").failed >= 3)
+    lu.assertEquals((run(words)), 1)
+    lu.assertEquals(states "plain", { done = 2, failed = 6 })
+    os.remove(dir .. "/broken")
+    lu.assertEquals((run(words)), 1) -- failed stays failed
+    lu.assertStrContains(ok "sweep resume plain --failed", "6 trials are tried again")
+    ok "worker --sweep plain -q"
+    lu.assertEquals(states "plain", { done = 8 })
+end
+
+function TestSweepCommands.test_pause_and_cancel_reach_running_workers()
+    ok "sweep plain.lua -m toy.x=0,1,2,3,4,5 toy.sleep=0.2 --name slow --enqueue"
+    local mimic = { shell.mimic, "worker", "--quiet", "--db", dir .. "/results/mimic.db" }
+    local pid = m.sys.spawn(mimic, { "MIMIC_LEASE_MS=400" })
+    m.sys.sleep(0.5)
+    ok "sweep pause slow"
+    lu.assertEquals(m.sys.wait(pid, true), 0)
+    local n = states "slow"
+    lu.assertEquals({ n.done, n.waiting }, { 1, 5 })
+    ok "sweep resume slow"
+    pid = m.sys.spawn(mimic, { "MIMIC_LEASE_MS=400" })
+    m.sys.sleep(0.5)
+    ok "sweep cancel slow"
+    m.sys.wait(pid, true)
+    lu.assertEquals(states "slow", { done = 1, cancelled = 5 })
+    ok "sweep resume slow"
+    ok "worker -q"
+    lu.assertEquals(states "slow", { done = 6 })
+end
+
+function TestSweepCommands.test_the_example_experiment()
+    local out = ok(("sweep '%s/experiments/sweep_tau_lambda.lua' size=smoke --workers 2 -q"):format(shell.source))
+    lu.assertStrContains(out, "tau-lambda: 8 done of 8 trials")
+    lu.assertStrMatches(out:match("0.5    0.1[^\n]*"), "0.5    0.1     %d+.%d+ ± %d+.%d+ %(n=2%)")
+    lu.assertStrContains(ok "query 'SELECT name, n FROM seed_stat'", "mscl.tau=0.5")
+    lu.assertStrContains(shell.read(dir .. "/results/tau_lambda.html"), "<svg")
+end
+
+os.exit(lu.LuaUnit.new():runSuiteByInstances { { "TestSweepCommands", TestSweepCommands } })
