@@ -132,6 +132,7 @@ local function fake_run(name, config, stop_at)
     function run:result(_, split, metric, value) self.results[split .. "/" .. metric] = value end
     function run:confusion(_, split, counts) self.results[split .. "/confusion"] = counts end
     function run:artifact(key, _, bytes) self.artifacts[key] = bytes end
+    function run:evaluated() return false end -- luacheck: no self
     function run:interrupted()
         self.count = self.count + 1
         return stop_at and stop_at[self.count] or false
