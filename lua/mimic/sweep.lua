@@ -238,6 +238,30 @@ local function record(store, d, src, opts)
     end, true)
 end
 
+---Takes the domains that define-by-run trials have asked for so far from the sweep's row.
+function Sweep:recall_space(store)
+    local row = store.db:first("SELECT space FROM sweep WHERE id = ?", self.id)
+    self.domains, self.space = {}, {}
+    for key, plain in pairs(cjson.decode(row.space)) do
+        self.domains[key] = space.from(plain)
+        self.space[#self.space + 1] = { key = key, domain = self.domains[key] }
+    end
+    table.sort(self.space, function(a, b) return a.key < b.key end)
+end
+
+---Adds the domain of a parameter to the sweep's row, when it is new.
+function Sweep:learn(store, key, domain)
+    if self.domains[key] then return end
+    store.db:tx(function()
+        self:recall_space(store)
+        if self.domains[key] then return end
+        local all = { [key] = domain:plain() }
+        for _, p in ipairs(self.space) do all[p.key] = p.domain:plain() end
+        store.db:exec("UPDATE sweep SET space = ? WHERE id = ?", config.json(all), self.id)
+    end)
+    self:recall_space(store)
+end
+
 ---What is known of the points: from the trials that are finished now, or from those that `finished` (a row's
 ---column) says were known then.
 ---@param store table

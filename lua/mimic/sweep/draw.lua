@@ -59,7 +59,7 @@ function At:suggest(key, domain)
     return value
 end
 
----@param of {sampler: string, seed: integer, goal: string}
+---@param of {sampler: string, seed: integer, goal: string, space: {key: string, domain: space.Domain}[]?}
 ---@param n integer
 ---@param history draw.Known[]
 ---@param attempt integer?
@@ -67,7 +67,7 @@ end
 function draw.new(of, n, history, attempt)
     return setmetatable({
         sampler = require("mimic.sweep." .. of.sampler), seed = of.seed, goal = of.goal, n = n,
-        history = history, attempt = attempt or 0, params = {}, drawn = 0,
+        history = history, attempt = attempt or 0, params = {}, drawn = 0, space = of.space or {},
     }, At)
 end
 

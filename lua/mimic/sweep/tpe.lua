@@ -1,19 +1,19 @@
 -- The tree-structured Parzen estimator (Bergstra, Bardenet, Bengio and Kegl, "Algorithms for hyper-parameter
--- optimization", NIPS 2011): densities of the best and of the other points, and the candidate of the first whose
--- ratio is largest. Parameters are drawn one after the other, each given those before it: an observation counts
--- as much as its kernel covers the values already chosen, so parameters that act together are searched
--- together, and what a conditional branch does not ask for plays no part. Bandwidths follow the distance to
+-- optimization", NIPS 2011): densities of the best and of the other points, and of some candidates drawn from the
+-- first the one with the largest ratio. What all points have is chosen together, one kernel per observation over
+-- all parameters (Falkner, Klein and Hutter, "BOHB", ICML 2018); what only a branch has follows one by one, an
+-- observation counting as much as its kernel covers the values already chosen. Bandwidths are the distance to
 -- the neighbours, bounded below (Watanabe, "Tree-structured Parzen estimator", arXiv 2304.11127).
+local config = require "mimic.config"
 local sobol = require "mimic.sweep.sobol"
 
 local tpe = {}
 
 tpe.settings = {
-    startup = 10,     -- points of a Sobol' sequence before it begins
-    candidates = 24,
+    startup = 8,      -- points of a Sobol' sequence before it begins
+    candidates = 64,
     share = 0.1,      -- of the points that count as the best, at most `best`
     best = 25,
-    joint = true,     -- condition on the parameters before
 }
 
 local function better(goal)
@@ -94,16 +94,20 @@ local function kernels(set, key, scale)
         local x = v ~= nil and scale.to(v)
         if x then list[#list + 1] = { mu = x, of = o, log_weight = o.log_weight } end
     end
-    list[#list + 1] = { mu = (scale.lo + scale.hi) / 2, prior = true, log_weight = set.prior }
     table.sort(list, function(a, b)
         if a.mu ~= b.mu then return a.mu < b.mu end
-        return (a.of and a.of.order or 0) < (b.of and b.of.order or 0)
+        return a.of.order < b.of.order
     end)
-    local least = width / math.min(100, 1 + #list)
-    for i, k in ipairs(list) do
+    local n = #list
+    local least = width / math.min(100, 2 + n)
+    for i, k in ipairs(list) do -- the distance to the farther neighbour; at the ends, to the one there is
         local left = k.mu - (i > 1 and list[i - 1].mu or scale.lo)
-        local right = (i < #list and list[i + 1].mu or scale.hi) - k.mu
-        k.sigma = k.prior and width or math.max(least, math.min(width, math.max(left, right)))
+        local right = (i < n and list[i + 1].mu or scale.hi) - k.mu
+        if n > 1 and i == 1 then left = 0 elseif n > 1 and i == n then right = 0 end
+        k.sigma = math.max(least, math.min(width, math.max(left, right)))
+    end
+    list[n + 1] = { mu = (scale.lo + scale.hi) / 2, sigma = width, prior = true, log_weight = set.prior }
+    for _, k in ipairs(list) do
         local inside = normal_cdf((scale.hi - k.mu) / k.sigma) - normal_cdf((scale.lo - k.mu) / k.sigma)
         k.log_norm = -log_sqrt_2pi - math.log(k.sigma) - math.log(math.max(inside, 1e-12))
     end
@@ -155,7 +159,6 @@ end
 
 -- What the choice of x leaves of each observation, for the parameters to come.
 local function condition(set, list, x, log_density)
-    if not tpe.settings.joint then return end
     local prior
     for _, k in ipairs(list) do
         if k.prior then prior = log_density(k, x) end
@@ -185,17 +188,6 @@ local function choose(rng, sets, best, rest, sample, log_density)
     return chosen
 end
 
-local function suggest_number(at, key, domain)
-    local scale = scale_of(domain)
-    local whole = domain.kind == "int" or domain.kind == "range"
-    local x = choose(at:rng(key), at.sets, kernels(at.sets.best, key, scale), kernels(at.sets.rest, key, scale),
-        function(rng, k)
-            local v = sample_number(rng, k, scale)
-            return whole and scale.to(scale.from(v)) or v
-        end, log_kernel)
-    return scale.from(x)
-end
-
 -- A categorical kernel gives its observation's value one share more than the others.
 local function categories(set, key, index)
     local list = {}
@@ -209,22 +201,93 @@ local function categories(set, key, index)
     return list
 end
 
-local function suggest_choice(at, key, domain)
+-- A parameter as the estimator sees it: kernels(set), sample(rng, kernel) -> x, log_density(kernel, x), value(x).
+local function choice_axis(key, domain)
     local values, n = domain.values, #domain.values
-    local json = require("mimic.config").json
     local position = {}
-    for i, v in ipairs(values) do position[json(v)] = i end
-    local function index(v) return position[json(v)] end
-    local function log_density(k, i)
-        if k.prior then return -math.log(n) end
-        return math.log(((k.at == i and 1 or 0) + k.share) / (1 + n * k.share))
-    end
-    local i = choose(at:rng(key), at.sets, categories(at.sets.best, key, index),
-        categories(at.sets.rest, key, index), function(rng, k)
+    for i, v in ipairs(values) do position[config.json(v)] = i end
+    local function index(v) return position[config.json(v)] end
+    return {
+        kernels = function(set) return categories(set, key, index) end,
+        sample = function(rng, k)
             if k.prior or rng:uniform() * (1 + n * k.share) >= 1 then return 1 + rng:below(n) end
             return k.at
-        end, log_density)
-    return values[i]
+        end,
+        log_density = function(k, i)
+            if k.prior then return -math.log(n) end
+            return math.log(((k.at == i and 1 or 0) + k.share) / (1 + n * k.share))
+        end,
+        value = function(i) return values[i] end,
+    }
+end
+
+local function number_axis(key, domain)
+    local scale = scale_of(domain)
+    local whole = domain.kind == "int" or domain.kind == "range"
+    return {
+        kernels = function(set) return kernels(set, key, scale) end,
+        sample = function(rng, k)
+            local x = sample_number(rng, k, scale)
+            return whole and scale.to(scale.from(x)) or x
+        end,
+        log_density = log_kernel, value = scale.from,
+    }
+end
+
+local function axis_of(key, domain)
+    return domain.kind == "choice" and choice_axis(key, domain) or number_axis(key, domain)
+end
+
+-- Kernels of the common parameters by observation; the wide prior is of `set` itself.
+local function table_of(set, axes)
+    local by, all = {}, { { of = set, log_weight = set.prior } }
+    for _, o in ipairs(set) do all[#all + 1] = { of = o, log_weight = o.log_weight } end
+    for i, axis in ipairs(axes) do
+        local list = axis.kernels(set)
+        by[i] = { list = list, of = {} }
+        for _, k in ipairs(list) do by[i].of[k.of or set] = k end
+    end
+    return by, all
+end
+
+local function log_joint(by, all, axes, x)
+    for j, c in ipairs(all) do
+        local sum = c.log_weight
+        for i, axis in ipairs(axes) do sum = sum + axis.log_density(by[i].of[c.of], x[i]) end
+        terms[j] = sum
+    end
+    return log_sum(terms, #all)
+end
+
+-- Chooses all parameters that every observation has together: a candidate is drawn around one observation.
+local function choose_together(at)
+    local axes = {}
+    for _, p in ipairs(at.space) do
+        local common = p.domain:size() > 1
+        for _, h in ipairs(at.history) do common = common and h.params[p.key] ~= nil end
+        if common then
+            local axis = axis_of(p.key, p.domain)
+            axis.key = p.key
+            axes[#axes + 1] = axis
+        end
+    end
+    at.together = {}
+    if #axes < 2 then return end
+    local rng = at:rng("")
+    local best, best_all = table_of(at.sets.best, axes)
+    local rest, rest_all = table_of(at.sets.rest, axes)
+    local chosen, top
+    for _ = 1, tpe.settings.candidates do
+        local c, x = pick(rng, best_all), {}
+        for i, axis in ipairs(axes) do x[i] = axis.sample(rng, best[i].of[c.of]) end
+        local score = log_joint(best, best_all, axes, x) - log_joint(rest, rest_all, axes, x)
+        if not top or score > top then chosen, top = x, score end
+    end
+    for i, axis in ipairs(axes) do
+        condition(at.sets.best, best[i].list, chosen[i], axis.log_density)
+        condition(at.sets.rest, rest[i].list, chosen[i], axis.log_density)
+        at.together[axis.key] = axis.value(chosen[i])
+    end
 end
 
 ---@param at draw.At
@@ -232,9 +295,15 @@ end
 ---@param domain space.Domain
 function tpe.suggest(at, key, domain)
     if #at.history < tpe.settings.startup or domain:size() == 1 then return sobol.suggest(at, key, domain) end
-    at.sets = at.sets or split(at)
-    if domain.kind == "choice" then return suggest_choice(at, key, domain) end
-    return suggest_number(at, key, domain)
+    if not at.sets then
+        at.sets = split(at)
+        choose_together(at)
+    end
+    local value = at.together[key]
+    if value ~= nil and domain:restore(value) ~= nil then return value end
+    local axis = axis_of(key, domain)
+    return axis.value(choose(at:rng(key), at.sets, axis.kernels(at.sets.best), axis.kernels(at.sets.rest),
+        axis.sample, axis.log_density))
 end
 
 return tpe

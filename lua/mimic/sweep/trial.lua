@@ -150,6 +150,7 @@ local function suggest_value(t, name, domain)
     t.at.params[name] = value
     if stored == nil then
         t.stored[name] = value
+        t.sweep:learn(t.store, name, domain)
         if not queue.set_params(t.store, t.row, t.at.params) then error(Run.Taken, 0) end
     end
     return value
@@ -187,6 +188,7 @@ function T:prune(epoch, value)
 end
 
 local function define_by_run(store, d, row)
+    d:recall_space(store)
     local history = d:history(store, row.finished or "")
     local t = setmetatable({
         store = store, sweep = d, row = row, number = row.number, seed = row.seed, watched = {},
