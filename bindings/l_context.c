@@ -88,6 +88,39 @@ static int isa(lua_State *L) {
     return 1;
 }
 
+/* m.device([name]) -> where tensors are made from now on */
+static int device(lua_State *L) {
+    mimicl *b = mimicl_self(L);
+    if (!lua_isnoneornil(L, 1))
+        mimicl_ok(L, b, mimic_set_device(b->ctx, luaL_checkstring(L, 1)));
+    lua_pushstring(L, mimic_get_device(b->ctx));
+    return 1;
+}
+
+/* m.devices() -> list of {name, about} or {name, missing = why} */
+static int devices(lua_State *L) {
+    mimicl *b = mimicl_self(L);
+    lua_createtable(L, mimic_device_count(), 0);
+    for (int i = 0; i < mimic_device_count(); i++) {
+        char text[512];
+        bool there = !mimic_device_about(b->ctx, mimic_device_at(i), text, sizeof text);
+        lua_createtable(L, 0, 2);
+        lua_pushstring(L, mimic_device_at(i));
+        lua_setfield(L, -2, "name");
+        lua_pushstring(L, there ? text : mimic_message(b->ctx));
+        lua_setfield(L, -2, there ? "about" : "missing");
+        lua_rawseti(L, -2, i + 1);
+    }
+    return 1;
+}
+
+/* Waits until the device has done everything. */
+static int sync(lua_State *L) {
+    mimicl *b = mimicl_self(L);
+    mimicl_ok(L, b, mimic_sync(b->ctx));
+    return 0;
+}
+
 static int check_nan(lua_State *L) {
     mimicl *b = mimicl_self(L);
     luaL_checktype(L, 1, LUA_TBOOLEAN);
@@ -207,6 +240,9 @@ void mimicl_open_context(lua_State *L, int b) {
                                          {"reset_peak", reset_peak},
                                          {"trim", trim},
                                          {"isa", isa},
+                                         {"device", device},
+                                         {"devices", devices},
+                                         {"sync", sync},
                                          {"check_nan", check_nan},
                                          {"last_error", last_error},
                                          {"fault", mimicl_fault},

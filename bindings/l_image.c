@@ -289,13 +289,16 @@ static int image_transform(lua_State *L) {
         rng = mimicl_rng(L, 3);
     int64_t shape[3] = {3, t.size, t.size};
     mimic_tensor **slot = mimicl_new_tensor(L);
-    mimicl_enter(L, b);
-    mimicl_ok(L, b, mimic_tensor_new(b->ctx, MIMIC_F32, 3, shape, slot));
+    int at = lua_gettop(L);
+    float *pixels = mimicl_buffer(L, (size_t)(3 * t.size) * (size_t)t.size, sizeof *pixels);
     mimic_err err = {""};
-    mimicl_check_err(L,
-                     mimic_transform_apply(&t, img, rng, lua_touserdata(L, lua_upvalueindex(2)),
-                                           mimic_tensor_data(*slot), &err),
-                     &err);
+    mimicl_check_err(
+        L,
+        mimic_transform_apply(&t, img, rng, lua_touserdata(L, lua_upvalueindex(2)), pixels, &err),
+        &err);
+    mimicl_enter(L, b);
+    mimicl_ok(L, b, mimic_tensor_from(b->ctx, MIMIC_F32, 3, shape, pixels, slot));
+    lua_pushvalue(L, at);
     return 1;
 }
 

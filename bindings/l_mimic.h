@@ -27,6 +27,7 @@ enum mimicl_kind {
     MIMICL_RNG,
     MIMICL_LOCK,
     MIMICL_BYTES,
+    MIMICL_LATER,
     MIMICL_KINDS
 };
 

@@ -2,10 +2,12 @@
  * status into a Lua error. */
 #include "l_mimic.h"
 
+#include <limits.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/auxv.h>
 
 #include "embedded.h"
 
@@ -139,10 +141,26 @@ static void add_path(lua_State *L, const char *field, const char *more) {
     lua_pop(L, 2);
 }
 
+/* The folder of the running program, or "": a bundle keeps its libraries beside it. */
+static void program_folder(char *out, size_t size) {
+    char path[PATH_MAX];
+    const char *name = (const char *)getauxval(AT_EXECFN); /* needs no /proc */
+    char *slash = name && realpath(name, path) ? strrchr(path, '/') : NULL;
+    if (slash)
+        *slash = 0;
+    snprintf(out, size, "%s", slash ? path : "");
+}
+
 void mimicl_open_libraries(lua_State *L) {
+    char folder[PATH_MAX], more[PATH_MAX + 64];
     lua_pushboolean(L, 1); /* LUA_PATH and LUA_CPATH are not read: as `lua -E` */
     lua_setfield(L, LUA_REGISTRYINDEX, "LUA_NOENV");
     luaL_openlibs(L);
+    program_folder(folder, sizeof folder);
+    snprintf(more, sizeof more, "%s/../share/lua/5.4/?.lua", folder);
+    add_path(L, "path", more);
+    snprintf(more, sizeof more, "%s/../lib/lua/5.4/?.so", folder);
+    add_path(L, "cpath", more);
     add_path(L, "path", MIMIC_LUA_PATH);
     add_path(L, "cpath", MIMIC_LUA_CPATH);
 }

@@ -203,6 +203,7 @@ static int fill_constant(lua_State *L, double v, int dtype_arg) {
     lua_pushnumber(L, v);
     value(L, dtype);
     mimic_tensor *t = make(L, b, dtype, rank, shape);
+    int at = lua_gettop(L);
     if (v == 0)
         return 1;
     enum { CHUNK = 512 };
@@ -215,17 +216,20 @@ static int fill_constant(lua_State *L, double v, int dtype_arg) {
         mimicl_ok(L, b, mimic_tensor_write(b->ctx, t, MIMIC_F64, few, count));
         return 1;
     }
-    /* one converted element, then doubled over the whole tensor */
+    /* one converted element, then doubled over the whole tensor, or over a copy for a device */
     mimic_tensor *one = make(L, b, dtype, 0, NULL);
     mimicl_ok(L, b, mimic_tensor_write(b->ctx, one, MIMIC_F64, &v, 1));
-    char *data = mimic_tensor_data(t);
-    memcpy(data, mimic_tensor_data(one), size);
+    char *direct = mimic_tensor_data(t);
+    char *data = direct ? direct : mimicl_buffer(L, (size_t)count, size);
+    mimicl_ok(L, b, mimic_tensor_read(b->ctx, one, dtype, data, 1));
     for (size_t done = size, all = size * (size_t)count; done < all;) {
         size_t n = done < all - done ? done : all - done;
         memcpy(data + done, data, n);
         done += n;
     }
-    lua_pop(L, 1);
+    if (!direct)
+        mimicl_ok(L, b, mimic_tensor_write(b->ctx, t, dtype, data, count));
+    lua_pushvalue(L, at);
     return 1;
 }
 
@@ -362,8 +366,8 @@ static void push_shape(lua_State *L, const mimic_tensor *t) {
     }
 }
 
-static const char *const properties[] = {"shape", "rank",  "dtype",         "id", "numel",
-                                         "grad",  "alive", "requires_grad", NULL};
+static const char *const properties[] = {"shape", "rank",  "dtype",         "id",     "numel",
+                                         "grad",  "alive", "requires_grad", "device", NULL};
 
 static int tensor_index(lua_State *L) {
     tensor_box *box = lua_touserdata(L, 1);
@@ -398,8 +402,11 @@ static int tensor_index(lua_State *L) {
     case 6:
         lua_pushboolean(L, mimic_tensor_alive(t));
         break;
-    default:
+    case 7:
         lua_pushboolean(L, mimic_tensor_requires_grad(t));
+        break;
+    default:
+        lua_pushstring(L, mimic_tensor_device(t));
         break;
     }
     return 1;
@@ -486,6 +493,46 @@ static int detach(lua_State *L) {
     return 1;
 }
 
+/* t:later() -> object whose value() waits for this one element alone */
+static int later(lua_State *L) {
+    mimicl *b = mimicl_self(L);
+    mimic_tensor *t = mimicl_tensor(L, 1);
+    mimic_later **slot = mimicl_new(L, MIMICL_LATER, sizeof *slot, 0);
+    mimicl_ok(L, b, mimic_tensor_later(b->ctx, t, slot));
+    return 1;
+}
+
+static int later_value(lua_State *L) {
+    mimicl *b = mimicl_self(L);
+    mimic_later **slot = mimicl_check(L, 1, MIMICL_LATER);
+    double v = 0;
+    if (!*slot)
+        mimicl_error(L, MIMIC_ESTATE, "later: there is no value: its call failed");
+    mimicl_ok(L, b, mimic_later_value(*slot, &v));
+    lua_pushnumber(L, v);
+    return 1;
+}
+
+static int later_gc(lua_State *L) {
+    const mimicl *b = lua_touserdata(L, lua_upvalueindex(1));
+    mimic_later **slot = lua_touserdata(L, 1);
+    if (b->ctx)
+        mimic_later_free(*slot);
+    *slot = NULL;
+    return 0;
+}
+
+/* t:to(device) -> a copy there */
+static int to_device(lua_State *L) {
+    mimicl *b = mimicl_self(L);
+    mimic_tensor *t = mimicl_tensor(L, 1);
+    const char *device = luaL_checkstring(L, 2);
+    mimic_tensor **slot = mimicl_new_tensor(L);
+    mimicl_enter(L, b);
+    mimicl_ok(L, b, mimic_tensor_to(b->ctx, t, device, slot));
+    return 1;
+}
+
 static int backward(lua_State *L) {
     mimicl *b = mimicl_self(L);
     mimic_tensor *t = mimicl_tensor(L, 1);
@@ -503,6 +550,8 @@ void mimicl_open_tensor(lua_State *L, int b) {
                                        {"copy_", copy_from},
                                        {"requires_grad_", set_requires_grad},
                                        {"detach", detach},
+                                       {"to", to_device},
+                                       {"later", later},
                                        {"backward", backward},
                                        {NULL, NULL}};
     static const luaL_Reg meta[] = {{"__index", tensor_index}, {"__len", length}, {"__eq", equal},
@@ -510,6 +559,9 @@ void mimicl_open_tensor(lua_State *L, int b) {
     static const luaL_Reg functions[] = {
         {"tensor", new_from_list}, {"zeros", zeros},       {"ones", ones}, {"full", full},
         {"frombytes", from_bytes}, {"backward", backward}, {NULL, NULL}};
+    static const luaL_Reg later_methods[] = {{"value", later_value}, {NULL, NULL}};
+    static const luaL_Reg later_meta[] = {{"__gc", later_gc}, {NULL, NULL}};
+    mimicl_class(L, b, MIMICL_LATER, "mimic.later", later_methods, later_meta);
     mimicl_class(L, b, MIMICL_TENSOR, "mimic.tensor", methods, meta);
     lua_getiuservalue(L, b, MIMICL_TENSOR);
     lua_getfield(L, -1, "__index");

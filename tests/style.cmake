@@ -11,6 +11,7 @@ function(style_test name tool)
 endfunction()
 
 file(GLOB_RECURSE c_files CONFIGURE_DEPENDS RELATIVE ${PROJECT_SOURCE_DIR}
-     ${PROJECT_SOURCE_DIR}/engine/*.[ch] ${PROJECT_SOURCE_DIR}/bindings/*.[ch] ${PROJECT_SOURCE_DIR}/tests/*.[ch])
+     ${PROJECT_SOURCE_DIR}/engine/*.[ch] ${PROJECT_SOURCE_DIR}/engine/*.cu
+     ${PROJECT_SOURCE_DIR}/tests/*.cc ${PROJECT_SOURCE_DIR}/bindings/*.[ch] ${PROJECT_SOURCE_DIR}/tests/*.[ch])
 style_test(format clang-format-14 --dry-run --Werror ${c_files})
 style_test(luacheck luacheck -q lua experiments tests)

@@ -39,7 +39,8 @@ static mimic_status read_map(mimic_ctx *ctx, const mimic_tensor *y, const char *
 /* a and b [n] as the columns of a new tensor f64 [n,2] */
 static mimic_status columns(mimic_ctx *ctx, int64_t n, const double *a, const double *b,
                             mimic_tensor **out) {
-    mimic_status s = mimic_tensor_make(ctx, MIMIC_F64, 2, (int64_t[]){n, 2}, "tsne", out);
+    mimic_status s =
+        mimic_tensor_make(&ctx->devices[MIMIC_CPU], MIMIC_F64, 2, (int64_t[]){n, 2}, "tsne", out);
     double *data = s == MIMIC_OK ? mimic_data(*out) : NULL;
     for (int64_t i = 0; data && i < n; i++) {
         data[2 * i] = a[i];
@@ -178,13 +179,16 @@ mimic_status mimic_tsne_affinities(mimic_ctx *ctx, const mimic_tensor *x, double
         return s;
     s = check(ctx, perplexity, 0, points.n);
     if (s == MIMIC_OK)
-        s = mimic_tensor_make(ctx, MIMIC_F64, 1, &points.n, "tsne", beta);
+        s = mimic_tensor_make(&ctx->devices[MIMIC_CPU], MIMIC_F64, 1, &points.n, "tsne", beta);
     if (s == MIMIC_OK) {
         mimic_points_normalise(&points);
         s = mimic_affinity_dense(&points, perplexity, mimic_data(*beta), &a);
     }
     if (s == MIMIC_OK)
-        s = mimic_tensor_from(ctx, MIMIC_F64, 2, (int64_t[]){a.n, a.n}, a.dense, p);
+        s = mimic_tensor_make(&ctx->devices[MIMIC_CPU], MIMIC_F64, 2, (int64_t[]){a.n, a.n}, "tsne",
+                              p);
+    if (s == MIMIC_OK)
+        s = mimic_tensor_write(ctx, *p, MIMIC_F64, a.dense, a.n * a.n);
     if (s != MIMIC_OK) {
         mimic_tensor_release(*beta);
         *beta = NULL;

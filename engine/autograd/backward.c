@@ -18,11 +18,15 @@ static bool exclusive(const mimic_tensor *t) {
            t->dtype != MIMIC_BF16;
 }
 
-/* dst += src, both contiguous, equal shapes. */
+/* dst += src, both contiguous, equal shapes, on dst's device. */
 static mimic_status accumulate(mimic_ctx *ctx, mimic_tensor *dst, const mimic_tensor *src) {
+    const mimic_device *d = dst->storage->device;
+    if (src->storage->device != d)
+        return mimic_fail(ctx, MIMIC_EINVAL, "backward: a gradient on %s for a tensor on %s",
+                          mimic_device_name(src->storage->device), mimic_device_name(d));
     int64_t start = mimic_profiling(ctx) ? mimic_profile_now() : 0, n = mimic_numel(src);
-    mimic_status st = ctx->backend->accumulate(ctx, (mimic_dtype)dst->dtype, mimic_data(dst),
-                                               (mimic_dtype)src->dtype, mimic_data(src), n);
+    mimic_status st = d->backend->accumulate(ctx, (mimic_dtype)dst->dtype, mimic_data(dst),
+                                             (mimic_dtype)src->dtype, mimic_data(src), n);
     if (start)
         mimic_profile_event_add(ctx, "accumulate", start,
                                 (double)n * (double)(2 * mimic_dtype_size((mimic_dtype)dst->dtype) +
@@ -220,7 +224,8 @@ mimic_status mimic_backward(mimic_ctx *ctx, mimic_tensor *loss) {
         return st;
     mimic_tensor *one = NULL;
     mimic_dtype dtype = (mimic_dtype)loss->dtype;
-    if ((st = mimic_tensor_make(ctx, dtype, loss->rank, loss->shape, "backward", &one)))
+    if ((st = mimic_tensor_make(loss->storage->device, dtype, loss->rank, loss->shape, "backward",
+                                &one)))
         return st;
     double value = 1;
     if ((st = mimic_tensor_write(ctx, one, MIMIC_F64, &value, 1)) || !loss->node) {

@@ -27,6 +27,7 @@ static mimic_status run_again(mimic_ctx *ctx, mimic_node *n) {
     memset(&c, 0, sizeof c);
     c.ctx = ctx;
     c.op = n->op;
+    c.device = n->device;
     c.attrs = n->attrs;
     c.n_in = n->n_in;
     c.n_out = n->n_out;

@@ -15,8 +15,29 @@ static const char *input_label(const mimic_op *op, int i, char *buf, size_t size
     return buf;
 }
 
+static mimic_status mixed_devices(const mimic_call *c, int i) {
+    char name[32], other[32];
+    int first = 0;
+    while (!c->in[first])
+        first++;
+    return mimic_shape_fail(
+        c, "%s is on %s, %s on %s", mimic_input_name(c->op, first, name, sizeof name),
+        mimic_device_name(c->device), mimic_input_name(c->op, i, other, sizeof other),
+        mimic_device_name(c->in[i]->storage->device));
+}
+
+/* Runs the kernel where the inputs are. */
+static mimic_status run_kernel(mimic_call *c) {
+    mimic_kernel kernel = c->device->backend->kernels[c->op->index];
+    if (!kernel)
+        return mimic_fail(c->ctx, MIMIC_EUNSUPPORTED, "%s: no kernel for '%s'",
+                          c->device->backend->name, c->op->name);
+    return kernel(c);
+}
+
 static mimic_status check_inputs(mimic_call *c) {
     const mimic_op *op = c->op;
+    bool placed = false;
     if (c->n_in < op->min_in || c->n_in > op->n_in)
         return mimic_fail(c->ctx, MIMIC_EINVAL, "%s: takes %d%s%.0d tensors (%s), got %d", op->name,
                           op->min_in, op->n_in > op->min_in ? " to " : "",
@@ -34,6 +55,11 @@ static mimic_status check_inputs(mimic_call *c) {
         if ((!c->in[i]->storage || c->in[i]->ctx != c->ctx) &&
             (st = mimic_tensor_check(c->ctx, c->in[i], input_label(op, i, name, sizeof name))))
             return st;
+        if (!placed)
+            c->device = c->in[i]->storage->device;
+        else if (c->in[i]->storage->device != c->device)
+            return mixed_devices(c, i);
+        placed = true;
     }
     if (c->n_in && c->in[0] && !(MIMIC_BIT(c->in[0]->dtype) & op->dtypes))
         return mimic_shape_fail(c, "takes no %s", mimic_dtype_name((mimic_dtype)c->in[0]->dtype));
@@ -64,16 +90,15 @@ static void fill_random(mimic_call *c) {
     }
 }
 
-static bool all_finite(const mimic_tensor *t) {
-    int64_t n = mimic_numel(t);
+static bool all_finite(mimic_dtype dtype, const void *data, int64_t n) {
     for (int64_t i = 0; i < n; i++) {
         double x;
-        if (t->dtype == MIMIC_F32)
-            x = ((const float *)mimic_data(t))[i];
-        else if (t->dtype == MIMIC_BF16)
-            x = mimic_bf16_to_f32(((const uint16_t *)mimic_data(t))[i]);
-        else if (t->dtype == MIMIC_F64)
-            x = ((const double *)mimic_data(t))[i];
+        if (dtype == MIMIC_F32)
+            x = ((const float *)data)[i];
+        else if (dtype == MIMIC_BF16)
+            x = mimic_bf16_to_f32(((const uint16_t *)data)[i]);
+        else if (dtype == MIMIC_F64)
+            x = ((const double *)data)[i];
         else
             return true;
         if (!isfinite(x))
@@ -82,14 +107,39 @@ static bool all_finite(const mimic_tensor *t) {
     return true;
 }
 
+/* Looks at the tensor where it is, or at a copy on the host. */
+static mimic_status tensor_finite(mimic_ctx *ctx, const mimic_tensor *t, bool *finite) {
+    int64_t n = mimic_numel(t);
+    mimic_dtype dtype = (mimic_dtype)t->dtype;
+    const void *data = mimic_tensor_data(t);
+    void *copy = NULL;
+    if (!data) {
+        if (!(copy = mimic_alloc(ctx, (size_t)n * mimic_dtype_size(dtype))))
+            return MIMIC_ENOMEM;
+        mimic_status st = mimic_tensor_read(ctx, t, dtype, copy, n);
+        if (st) {
+            mimic_free(ctx, copy);
+            return st;
+        }
+    }
+    *finite = all_finite(dtype, data ? data : copy, n);
+    mimic_free(ctx, copy);
+    return MIMIC_OK;
+}
+
 static mimic_status check_finite(mimic_call *c) {
-    for (int k = 0; k < c->n_out; k++)
-        if (!all_finite(c->out[k])) {
+    for (int k = 0; k < c->n_out; k++) {
+        bool finite;
+        mimic_status st = tensor_finite(c->ctx, c->out[k], &finite);
+        if (st)
+            return st;
+        if (!finite) {
             const char *place = c->ctx->place;
             mimic_shape_fail(c, "the first NaN or infinity came out here%s%s", place ? ", at " : "",
                              place ? place : "");
             return c->ctx->status = MIMIC_ENUMERIC;
         }
+    }
     return MIMIC_OK;
 }
 
@@ -101,11 +151,11 @@ static mimic_status make_outputs(mimic_call *c) {
                                  c->op->name, &c->out[0]);
     }
     for (int k = 0; k < c->n_out && !st; k++)
-        st = mimic_tensor_make(c->ctx, c->out_shape[k].dtype, c->out_shape[k].rank,
+        st = mimic_tensor_make(c->device, c->out_shape[k].dtype, c->out_shape[k].rank,
                                c->out_shape[k].shape, c->op->name, &c->out[k]);
     for (int k = 0; k < c->n_save && c->save_wanted && !st; k++)
         if (c->save_shape[k].dtype != MIMIC_DTYPE_COUNT)
-            st = mimic_tensor_make(c->ctx, c->save_shape[k].dtype, c->save_shape[k].rank,
+            st = mimic_tensor_make(c->device, c->save_shape[k].dtype, c->save_shape[k].rank,
                                    c->save_shape[k].shape, c->op->name, &c->save[k]);
     return st;
 }
@@ -126,6 +176,7 @@ static mimic_status record(mimic_call *c) {
     if (st)
         return st;
     node->attrs = c->attrs;
+    node->device = c->device;
     for (int i = 0; i < c->n_in; i++) {
         mimic_tensor *t = c->in[i];
         mimic_node_in *in = &node->in[i];
@@ -178,10 +229,13 @@ mimic_status mimic_compute(mimic_call *c) {
         return st;
     if (c->op->flags & MIMIC_OP_VIEW)
         return MIMIC_OK;
-    if ((st = c->ctx->backend->kernels[c->op->index](c)))
+    if ((st = run_kernel(c)))
         return st;
-    if (start)
+    if (start) {
+        if ((st = c->device->backend->sync(c->ctx))) /* a device's time is its own */
+            return st;
         mimic_profile_call(c, start);
+    }
     return c->ctx->check_nan ? check_finite(c) : MIMIC_OK;
 }
 
@@ -194,6 +248,7 @@ mimic_status mimic_op_apply(mimic_ctx *ctx, const mimic_op *op, mimic_tensor *co
 
     c.ctx = ctx;
     c.op = op;
+    c.device = ctx->device;
     c.n_in = n_in < MIMIC_MAX_IN ? n_in : MIMIC_MAX_IN;
     c.n_out = op->n_out;
     c.n_save = op->n_save;

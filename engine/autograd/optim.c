@@ -16,6 +16,7 @@ struct mimic_optim {
     void (*free)(void *user, void *p); /* the optimiser may outlive its context */
     void *user;
     int n;
+    mimic_device *device; /* of all parameters */
     mimic_dtype dtype;
     mimic_tensor *w, *g, *state[2], *shadow; /* arenas; state[1] Adam only, shadow bf16 or NULL */
     int64_t total;                           /* elements */
@@ -43,6 +44,10 @@ static mimic_status check_params(mimic_ctx *ctx, const mimic_param *params, int 
             return mimic_fail(ctx, MIMIC_EINVAL,
                               "optimizer: parameter %d differs in dtype from the first: %s", i + 1,
                               name);
+        if (t->storage->device != params[0].tensor->storage->device)
+            return mimic_fail(ctx, MIMIC_EINVAL,
+                              "optimizer: parameter %d is on %s, the first on %s: %s", i + 1,
+                              mimic_tensor_device(t), mimic_tensor_device(params[0].tensor), name);
         if (t->node || !mimic_tensor_contiguous(t))
             return mimic_fail(ctx, MIMIC_EINVAL,
                               "optimizer: parameter %d is not a contiguous leaf: %s", i + 1, name);
@@ -56,8 +61,8 @@ static mimic_status check_params(mimic_ctx *ctx, const mimic_param *params, int 
 }
 
 /* A zero-filled arena that lives outside of all scopes. */
-static mimic_status arena(mimic_ctx *ctx, mimic_dtype dtype, int64_t n, mimic_tensor **out) {
-    mimic_status st = mimic_tensor_new(ctx, dtype, 1, &n, out);
+static mimic_status arena(mimic_optim *o, mimic_dtype dtype, int64_t n, mimic_tensor **out) {
+    mimic_status st = mimic_tensor_zeros(o->device, dtype, 1, &n, out);
     if (st == MIMIC_OK)
         mimic_scope_forget(*out);
     return st;
@@ -125,16 +130,20 @@ static mimic_status make_shadow(mimic_optim *o, int i, const mimic_tensor *t) {
 }
 
 /* Copies the bytes of parameter and gradient into the arenas and lets the handles point there. */
-static void move_in(mimic_optim *o, int i) {
+static mimic_status move_in(mimic_optim *o, int i) {
     mimic_tensor *t = o->params[i], *grad = t->grad;
     int64_t at = o->segments[i].offset;
     size_t size = mimic_dtype_size(o->dtype), bytes = (size_t)o->segments[i].count * size;
-    if (bytes > 0) {
-        memcpy((char *)mimic_data(o->w) + (size_t)at * size, mimic_data(t), bytes);
-        memcpy((char *)mimic_data(o->g) + (size_t)at * size, mimic_data(grad), bytes);
-    }
+    const mimic_backend *b = o->device->backend;
+    mimic_status st =
+        b->copy(o->ctx, (char *)mimic_data(o->w) + (size_t)at * size, mimic_data(t), bytes);
+    if (st == MIMIC_OK)
+        st = b->copy(o->ctx, (char *)mimic_data(o->g) + (size_t)at * size, mimic_data(grad), bytes);
+    if (st != MIMIC_OK)
+        return st;
     mimic_tensor_repoint(t, o->w, at);
     mimic_tensor_repoint(grad, o->g, at);
+    return MIMIC_OK;
 }
 
 mimic_status mimic_optim_new(mimic_ctx *ctx, const mimic_optim_config *cfg,
@@ -147,16 +156,17 @@ mimic_status mimic_optim_new(mimic_ctx *ctx, const mimic_optim_config *cfg,
         return MIMIC_ENOMEM;
     o->cfg = *cfg;
     o->dtype = n > 0 ? (mimic_dtype)params[0].tensor->dtype : MIMIC_F32;
+    o->device = n > 0 ? params[0].tensor->storage->device : ctx->device;
     int64_t shadows = lay_out(o, params);
-    st = arena(ctx, o->dtype, o->total, &o->w);
+    st = arena(o, o->dtype, o->total, &o->w);
     if (st == MIMIC_OK)
-        st = arena(ctx, o->dtype, o->total, &o->g);
+        st = arena(o, o->dtype, o->total, &o->g);
     if (st == MIMIC_OK)
-        st = arena(ctx, o->dtype, o->total, &o->state[0]);
+        st = arena(o, o->dtype, o->total, &o->state[0]);
     if (st == MIMIC_OK && is_adam(o))
-        st = arena(ctx, o->dtype, o->total, &o->state[1]);
+        st = arena(o, o->dtype, o->total, &o->state[1]);
     if (st == MIMIC_OK && shadows > 0)
-        st = arena(ctx, MIMIC_BF16, shadows, &o->shadow);
+        st = arena(o, MIMIC_BF16, shadows, &o->shadow);
     for (int i = 0; i < n && st == MIMIC_OK; i++) {
         o->params[i] = params[i].tensor;
         mimic_tensor_retain(o->params[i]);
@@ -164,15 +174,15 @@ mimic_status mimic_optim_new(mimic_ctx *ctx, const mimic_optim_config *cfg,
         if (st == MIMIC_OK && o->segments[i].shadow >= 0)
             st = make_shadow(o, i, o->params[i]);
     }
-    if (st != MIMIC_OK) {
+    for (int i = 0; i < n && st == MIMIC_OK; i++)
+        st = move_in(o, i); /* only a broken device fails here */
+    if (st == MIMIC_OK)
+        st = mimic_optim_sync(o);
+    if (st != MIMIC_OK)
         mimic_optim_free(o);
-        return st;
-    }
-    for (int i = 0; i < n; i++)
-        move_in(o, i); /* nothing can fail from here on */
-    mimic_optim_sync(o);
-    *out = o;
-    return MIMIC_OK;
+    else
+        *out = o;
+    return st;
 }
 
 void mimic_optim_free(mimic_optim *opt) {
@@ -193,25 +203,25 @@ void mimic_optim_free(mimic_optim *opt) {
 static mimic_status sum_squares(mimic_optim *o, const mimic_tensor *t, int64_t at, int64_t n,
                                 double *out) {
     const char *p = (const char *)mimic_data(t) + (size_t)at * mimic_dtype_size(o->dtype);
-    return o->ctx->backend->sum_squares(o->ctx, o->dtype, p, n, out);
+    return o->device->backend->sum_squares(o->ctx, o->dtype, p, n, out);
 }
 
 /* Sum of squares of grad_scale g + decay w, for the rare LARS run with weight decay. */
-static double decayed_squares(const mimic_optim *o, const mimic_segment *s, double grad_scale) {
-    double sum = 0;
-    for (int64_t i = s->offset; i < s->offset + s->count; i++) {
-        double w, g;
-        if (o->dtype == MIMIC_F64) {
-            w = ((const double *)mimic_data(o->w))[i];
-            g = ((const double *)mimic_data(o->g))[i];
-        } else {
-            w = ((const float *)mimic_data(o->w))[i];
-            g = ((const float *)mimic_data(o->g))[i];
-        }
-        double v = g * grad_scale + w * s->weight_decay;
-        sum += v * v;
+static mimic_status decayed_squares(const mimic_optim *o, int i, double grad_scale, double *out) {
+    const mimic_segment *s = &o->segments[i];
+    double *w = mimic_alloc(o->ctx, 2 * (size_t)s->count * sizeof *w), *g = w + s->count;
+    if (!w)
+        return MIMIC_ENOMEM;
+    mimic_status st = mimic_tensor_read(o->ctx, o->params[i], MIMIC_F64, w, s->count);
+    if (st == MIMIC_OK)
+        st = mimic_tensor_read(o->ctx, o->params[i]->grad, MIMIC_F64, g, s->count);
+    *out = 0;
+    for (int64_t k = 0; k < s->count && st == MIMIC_OK; k++) {
+        double v = g[k] * grad_scale + w[k] * s->weight_decay;
+        *out += v * v;
     }
-    return sum;
+    mimic_free(o->ctx, w);
+    return st;
 }
 
 /* LARS: trust |w| / |g| of each matrix, g with weight decay; 1 where either norm is 0 (mae
@@ -225,10 +235,11 @@ static mimic_status layer_ratios(mimic_optim *o, double grad_scale) {
         mimic_status st = sum_squares(o, o->w, s->offset, s->count, &ww);
         if (st == MIMIC_OK)
             st = sum_squares(o, o->g, s->offset, s->count, &gg);
+        gg *= grad_scale * grad_scale;
+        if (st == MIMIC_OK && s->weight_decay != 0)
+            st = decayed_squares(o, i, grad_scale, &gg);
         if (st != MIMIC_OK)
             return st;
-        gg =
-            s->weight_decay != 0 ? decayed_squares(o, s, grad_scale) : gg * grad_scale * grad_scale;
         s->trust = ww > 0 && gg > 0 ? o->cfg.trust * sqrt(ww / gg) : 1;
     }
     return MIMIC_OK;
@@ -274,7 +285,7 @@ mimic_status mimic_optim_step(mimic_optim *opt, double lr, double grad_scale, do
                           .grad_scale = grad_scale,
                           .t = o->t + 1};
     int64_t start = mimic_profiling(o->ctx) ? mimic_profile_now() : 0;
-    st = o->ctx->backend->optim_step(o->ctx, &a);
+    st = o->device->backend->optim_step(o->ctx, &a);
     if (st == MIMIC_OK)
         o->t++;
     if (start) /* w, g and each moment are read and written, a shadow is written */
@@ -288,7 +299,8 @@ mimic_status mimic_optim_step(mimic_optim *opt, double lr, double grad_scale, do
 mimic_status mimic_optim_zero_grad(mimic_optim *opt) {
     mimic_status st = closed(opt);
     if (st == MIMIC_OK && opt->total > 0)
-        memset(mimic_data(opt->g), 0, (size_t)opt->total * mimic_dtype_size(opt->dtype));
+        st = opt->device->backend->clear(opt->ctx, mimic_data(opt->g),
+                                         (size_t)opt->total * mimic_dtype_size(opt->dtype));
     return st;
 }
 
@@ -299,10 +311,8 @@ mimic_tensor *mimic_optim_shadow(const mimic_optim *opt, int i) {
 mimic_status mimic_optim_sync(mimic_optim *opt) {
     mimic_status st = closed(opt);
     for (int i = 0; i < opt->n && st == MIMIC_OK; i++) {
-        const mimic_segment *s = &opt->segments[i];
-        if (s->shadow >= 0)
-            mimic_convert(MIMIC_BF16, (uint16_t *)mimic_data(opt->shadow) + s->shadow, MIMIC_F32,
-                          (const float *)mimic_data(opt->w) + s->offset, s->count, 1);
+        if (opt->shadows[i])
+            st = mimic_tensor_copy(opt->ctx, opt->shadows[i], opt->params[i]);
     }
     return st;
 }

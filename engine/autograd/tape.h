@@ -24,6 +24,7 @@ struct mimic_node {
     uint32_t segment; /* of the checkpoint it was made in and whose replay is due; 0 = none */
     mimic_ctx *ctx;
     const mimic_op *op;
+    mimic_device *device;
     const char *place;
     mimic_node *next, *prev;          /* the tape */
     mimic_node *dying;                /* next one waiting to be freed */

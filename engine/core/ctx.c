@@ -37,7 +37,8 @@ mimic_status mimic_open(const mimic_config *cfg, mimic_ctx **out) {
         return MIMIC_ENOMEM;
     memset(ctx, 0, sizeof *ctx);
     ctx->cfg = c;
-    ctx->backend = backend;
+    ctx->device = &ctx->devices[MIMIC_CPU];
+    *ctx->device = (mimic_device){.ctx = ctx, .backend = backend};
     ctx->seed = c.seed;
     ctx->grad_enabled = true;
     ctx->message_size = MIMIC_MESSAGE_SIZE;
@@ -46,9 +47,14 @@ mimic_status mimic_open(const mimic_config *cfg, mimic_ctx **out) {
     if (!ctx->message)
         goto fail;
     ctx->message[0] = 0;
-    if ((st = mimic_threads_init(ctx, c.threads)) || (st = mimic_pool_init(ctx)) ||
+    if ((st = mimic_threads_init(ctx, c.threads)) || (st = mimic_pool_open(ctx->device)) ||
         (st = mimic_scopes_init(ctx)) || (st = mimic_tape_init(ctx)))
         goto fail;
+    const char *device = c.device ? c.device : getenv("MIMIC_DEVICE");
+    if (device && (st = mimic_set_device(ctx, device))) {
+        mimic_log(ctx, 3, "%s", mimic_message(ctx));
+        goto fail;
+    }
     *out = ctx;
     return MIMIC_OK;
 fail:
@@ -65,7 +71,7 @@ void mimic_close(mimic_ctx *ctx) {
     mimic_tensors_close(ctx);
     mimic_tape_close(ctx);
     mimic_profile_close(ctx);
-    mimic_pool_close(ctx);
+    mimic_devices_close(ctx);
     mimic_intern_close(ctx);
     mimic_free_raw(ctx, ctx->message);
     ctx->message = NULL;
@@ -73,8 +79,8 @@ void mimic_close(mimic_ctx *ctx) {
 }
 
 const char *mimic_isa(const mimic_ctx *ctx) {
-    const char *slash = strchr(ctx->backend->name, '/');
-    return slash ? slash + 1 : ctx->backend->name;
+    const char *name = ctx->devices[MIMIC_CPU].backend->name, *slash = strchr(name, '/');
+    return slash ? slash + 1 : name;
 }
 
 void mimic_check_nan(mimic_ctx *ctx, bool on) {

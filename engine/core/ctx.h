@@ -5,6 +5,12 @@
 
 #include "mimic/core.h"
 
+#ifdef __cplusplus /* a device module sees the struct, but never touches what is atomic */
+typedef int64_t mimic_counter;
+#else
+typedef _Atomic int64_t mimic_counter;
+#endif
+
 typedef struct mimic_pool mimic_pool;
 typedef struct mimic_threads_pool mimic_threads_pool;
 typedef struct mimic_tape mimic_tape;
@@ -13,6 +19,16 @@ typedef struct mimic_profile mimic_profile;
 typedef struct mimic_backend mimic_backend;
 
 enum { MIMIC_NAME_DEPTH = 32, MIMIC_MESSAGE_SIZE = 8192, MIMIC_SLAB_CLASSES = 24 };
+
+/* Where tensors live and operators run. The CPU is always open, another device once it was asked
+ * for. */
+enum { MIMIC_CPU, MIMIC_CUDA, MIMIC_DEVICES };
+typedef struct mimic_device {
+    mimic_ctx *ctx;
+    const mimic_backend *backend; /* NULL: not open */
+    mimic_pool *pool;             /* tensor/pool.c */
+    void *state;                  /* the backend's own */
+} mimic_device;
 
 struct mimic_ctx {
     mimic_config cfg;
@@ -23,7 +39,7 @@ struct mimic_ctx {
     int name_depth;
     const char *place; /* interned, or NULL */
     struct mimic_intern *intern;
-    _Atomic int64_t alloc_count, alloc_live, fail_at; /* fail_at: 0 off, else countdown */
+    mimic_counter alloc_count, alloc_live, fail_at; /* fail_at: 0 off, else countdown */
     bool fail_sticky;
     bool closed; /* mimic_close ran; this struct waits for the last handle */
     int64_t slab_count,
@@ -31,13 +47,13 @@ struct mimic_ctx {
     struct mimic_slab_chunk *slab_chunks;
     struct mimic_slab_item *slab_free[MIMIC_SLAB_CLASSES];
     struct mimic_tensor *tensors; /* those outside of all scopes, newest first */
-    mimic_pool *pool;             /* tensor memory (tensor/pool.c) */
     mimic_threads_pool *threads;  /* core/threads.c */
     mimic_tape *tape;             /* autograd/tape.c */
     mimic_scopes *scopes;         /* tensor/scope.c */
     mimic_profile *profile;       /* autograd/profile.c: where events go, NULL = off */
     mimic_profile *recorded;      /* the events of the last profile */
-    const mimic_backend *backend;
+    mimic_device devices[MIMIC_DEVICES];
+    mimic_device *device; /* where new tensors are made */
     uint64_t seed, step;
     uint32_t next_stream;
     uint32_t next_tensor_id;

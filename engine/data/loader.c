@@ -1,6 +1,7 @@
 /* The loader as its caller sees it: made, started at (epoch, position), asked for batches, freed at
  * any moment. All of this runs on the context's thread; the threads are in worker.c. */
 #include "data/loader_impl.h"
+#include "tensor/tensor_impl.h"
 
 #include <signal.h>
 #include <string.h>
@@ -55,7 +56,7 @@ static mimic_status make_slots(mimic_loader *l) {
         mimic_slot *slot = &l->slots[i];
         slot->batch = -1;
         slot->images =
-            mimic_alloc(l->ctx, batch * (size_t)l->cfg.views * l->picture * sizeof(float));
+            mimic_feed_alloc(l->device, batch * (size_t)l->cfg.views * l->picture * sizeof(float));
         slot->labels = mimic_alloc(l->ctx, batch * sizeof(int32_t));
         slot->index = mimic_alloc(l->ctx, batch * sizeof(int32_t));
         if (soft)
@@ -97,11 +98,12 @@ mimic_status mimic_loader_new(mimic_ctx *ctx, const mimic_dataset *data,
     if (!l)
         return MIMIC_ENOMEM;
     l->ctx = ctx;
+    l->device = ctx->device;
     l->data = data;
     l->cfg = *cfg;
     l->cfg.views += l->cfg.views == 0;
     l->cfg.workers += l->cfg.workers == 0;
-    l->cfg.ahead = cfg->ahead ? cfg->ahead : 2;
+    l->cfg.ahead = (cfg->ahead ? cfg->ahead : 2) + mimic_feed_pending(l->device);
     l->size = mimic_dataset_size(data);
     l->batches = cfg->drop_last ? l->size / cfg->batch : (l->size + cfg->batch - 1) / cfg->batch;
     l->picture = (size_t)3 * (size_t)cfg->transform.size * (size_t)cfg->transform.size;
@@ -140,7 +142,7 @@ void mimic_loader_free(mimic_loader *l) {
     pthread_cond_destroy(&l->idle);
     mimic_loader_cache_free(l);
     for (int i = 0; l->slots && i < l->cfg.ahead; i++) {
-        mimic_free(l->ctx, l->slots[i].images);
+        mimic_feed_free(l->device, l->slots[i].images);
         mimic_free(l->ctx, l->slots[i].labels);
         mimic_free(l->ctx, l->slots[i].soft);
         mimic_free(l->ctx, l->slots[i].index);
@@ -160,12 +162,30 @@ int64_t mimic_loader_damaged(const mimic_loader *l) {
     return l->damaged;
 }
 
+/* A device that fetches batches by itself has the one handed out last: its slot may be filled
+ * again.
+ */
+static mimic_status let_go(mimic_loader *l) {
+    if (!l->held)
+        return MIMIC_OK;
+    mimic_status s = mimic_feed_wait(l->device);
+    pthread_mutex_lock(&l->lock);
+    l->held = false;
+    l->taken++;
+    pthread_cond_broadcast(&l->work);
+    pthread_mutex_unlock(&l->lock);
+    return s;
+}
+
 mimic_status mimic_loader_start(mimic_loader *l, int64_t epoch, int64_t position) {
     if (epoch < 0 || epoch > INT32_MAX)
         return mimic_fail(l->ctx, MIMIC_EINVAL, "loader: epoch %lld", (long long)epoch);
     if (position < 0 || position > l->batches)
         return mimic_fail(l->ctx, MIMIC_EINVAL, "loader: position %lld of %lld batches",
                           (long long)position, (long long)l->batches);
+    mimic_status s = let_go(l);
+    if (s != MIMIC_OK)
+        return s;
     pthread_mutex_lock(&l->lock);
     l->running = false;
     while (l->active > 0)
@@ -184,20 +204,29 @@ mimic_status mimic_loader_start(mimic_loader *l, int64_t epoch, int64_t position
     return MIMIC_OK;
 }
 
+/* Small enough to be copied at once. */
+static mimic_status from_host(mimic_loader *l, mimic_device *d, int64_t n, const int32_t *values,
+                              mimic_tensor **out) {
+    mimic_status s = mimic_tensor_make(d, MIMIC_I32, 1, &n, "batch", out);
+    return s ? s : mimic_tensor_write(l->ctx, *out, MIMIC_I32, values, n);
+}
+
 /* The slot as tensors of the caller's scope. */
 static mimic_status to_tensors(mimic_loader *l, const mimic_slot *slot, mimic_batch *out) {
     int64_t side = l->cfg.transform.size, n = slot->n;
     mimic_batch b = {.n = slot->n};
     mimic_status s =
-        mimic_tensor_from(l->ctx, MIMIC_F32, 4, (int64_t[]){n * l->cfg.views, 3, side, side},
-                          slot->images, &b.images);
+        mimic_feed(l->device, MIMIC_F32, 4, (int64_t[]){n * l->cfg.views, 3, side, side},
+                   slot->images, &b.images);
     if (s == MIMIC_OK)
-        s = mimic_tensor_from(l->ctx, MIMIC_I32, 1, &n, slot->labels, &b.labels);
+        s = from_host(l, l->device, n, slot->labels, &b.labels);
     if (s == MIMIC_OK && slot->soft)
-        s = mimic_tensor_from(l->ctx, MIMIC_F32, 2, (int64_t[]){n, mimic_dataset_classes(l->data)},
-                              slot->soft, &b.soft);
+        s = mimic_tensor_make(l->device, MIMIC_F32, 2,
+                              (int64_t[]){n, mimic_dataset_classes(l->data)}, "batch", &b.soft);
+    if (s == MIMIC_OK && slot->soft)
+        s = mimic_tensor_write(l->ctx, b.soft, MIMIC_F32, slot->soft, mimic_numel(b.soft));
     if (s == MIMIC_OK)
-        s = mimic_tensor_from(l->ctx, MIMIC_I32, 1, &n, slot->index, &b.index);
+        s = from_host(l, &l->ctx->devices[MIMIC_CPU], n, slot->index, &b.index);
     if (s == MIMIC_OK) {
         *out = b;
         return s;
@@ -212,6 +241,9 @@ mimic_status mimic_loader_next(mimic_loader *l, mimic_batch *out) {
     *out = (mimic_batch){0};
     if (!l->started)
         return mimic_fail(l->ctx, MIMIC_ESTATE, "loader: no epoch was started");
+    mimic_status s = let_go(l);
+    if (s != MIMIC_OK)
+        return s;
     pthread_mutex_lock(&l->lock);
     if (l->taken == l->batches) {
         pthread_mutex_unlock(&l->lock);
@@ -222,7 +254,7 @@ mimic_status mimic_loader_next(mimic_loader *l, mimic_batch *out) {
         pthread_cond_wait(&l->ready, &l->lock);
     pthread_mutex_unlock(&l->lock);
     /* The slot is ours until `taken` moves on. */
-    mimic_status s = slot->status;
+    s = slot->status;
     if (s != MIMIC_OK)
         mimic_fail(l->ctx, s, "%s", slot->err.text);
     else
@@ -230,7 +262,8 @@ mimic_status mimic_loader_next(mimic_loader *l, mimic_batch *out) {
     pthread_mutex_lock(&l->lock);
     if (s == MIMIC_OK)
         l->damaged += slot->damaged;
-    l->taken++;
+    l->held = s == MIMIC_OK && mimic_feed_pending(l->device);
+    l->taken += !l->held;
     pthread_cond_broadcast(&l->work);
     pthread_mutex_unlock(&l->lock);
     return s;

@@ -37,6 +37,8 @@ typedef struct mimic_worker {
 
 struct mimic_loader {
     mimic_ctx *ctx;
+    mimic_device *device; /* that batches are made on: the context's when the loader was made */
+    bool held;            /* the slot of the batch handed out last is still being fetched */
     const mimic_dataset *data;
     mimic_loader_config cfg;
     int64_t size, batches;

@@ -37,6 +37,7 @@ typedef struct mimic_shape_out {
 typedef struct mimic_call {
     mimic_ctx *ctx;
     const mimic_op *op;
+    mimic_device *device; /* of all inputs and outputs; the current one when there is no input */
     mimic_attrs attrs;
     int n_in, n_out, n_save;
     bool save_wanted; /* false: no gradient will be asked for; the kernel may skip what only save[]
@@ -128,9 +129,37 @@ typedef mimic_status (*mimic_kernel)(mimic_call *c);
 
 typedef struct mimic_optim_args mimic_optim_args; /* autograd/optim_impl.h */
 
+/* What a device can do. Calls of one context are worked off in order; only `download` and `sync`
+ * wait for them, so a failure may be reported by a later call. */
 struct mimic_backend {
-    const char *name;                     /* "cpu/avx512" */
-    mimic_kernel kernels[MIMIC_OP_COUNT]; /* NULL for view operators */
+    const char *name; /* "cpu/avx512", "cuda" */
+    bool host; /* tensors lie in host memory: bytes may be touched, calls do not return early */
+    unsigned dtypes;                      /* MIMIC_BIT of those its tensors may have */
+    mimic_kernel kernels[MIMIC_OP_COUNT]; /* NULL for view operators, and where one is missing */
+    /* Device memory, 64-byte aligned, not zeroed; NULL when there is no more. */
+    void *(*alloc)(mimic_ctx *ctx, size_t bytes);
+    void (*free)(mimic_ctx *ctx, void *p);
+    /* Host to device (the source is free again on return), device to host, within the device. */
+    mimic_status (*upload)(mimic_ctx *ctx, void *dst, const void *src, size_t bytes);
+    mimic_status (*download)(mimic_ctx *ctx, void *dst, const void *src, size_t bytes);
+    mimic_status (*copy)(mimic_ctx *ctx, void *dst, const void *src, size_t bytes);
+    mimic_status (*clear)(mimic_ctx *ctx, void *dst, size_t bytes); /* zero bytes */
+    mimic_status (*sync)(mimic_ctx *ctx);
+    /* Without waiting; NULL on the CPU. post: up to 8 bytes to the host, collect waits for them and
+     * frees the slot. pin: host memory for feed, which copies to the device beside the operators;
+     * fed waits until all that was fed has been read. */
+    mimic_status (*post)(mimic_ctx *ctx, const void *src, size_t bytes, int *slot);
+    mimic_status (*collect)(mimic_ctx *ctx, int slot, void *dst);
+    void *(*pin)(mimic_ctx *ctx, size_t bytes);
+    void (*unpin)(mimic_ctx *ctx, void *p);
+    mimic_status (*feed)(mimic_ctx *ctx, void *dst, const void *src, size_t bytes);
+    mimic_status (*fed)(mimic_ctx *ctx);
+    /* For devices that check: a block of the pool of `bytes` is used for `wanted` of them from now
+     * on, or no longer. NULL: no need to know. */
+    void (*taken)(mimic_ctx *ctx, void *p, size_t wanted, size_t bytes);
+    void (*given)(mimic_ctx *ctx, void *p, size_t bytes);
+    void (*about)(mimic_ctx *ctx, char *buf, size_t size); /* one line for people */
+    void (*close)(mimic_ctx *ctx); /* after the pool gave all memory back; NULL: nothing to do */
     /* One pass over the flat arena; see autograd/optim_impl.h. */
     mimic_status (*optim_step)(mimic_ctx *ctx, const mimic_optim_args *args);
     /* Sum of squares of n floats (f32 or f64), two-stage, fixed order. */
@@ -140,6 +169,22 @@ struct mimic_backend {
     mimic_status (*accumulate)(mimic_ctx *ctx, mimic_dtype dst_dtype, void *dst,
                                mimic_dtype src_dtype, const void *src, int64_t n);
 };
+/* Opens a device by name, once per context (backend/device.c). */
+mimic_status mimic_device_open(mimic_ctx *ctx, const char *name, mimic_device **out);
+const char *mimic_device_name(const mimic_device *d);
+void mimic_devices_close(mimic_ctx *ctx);
+/* The module's backend (backend/cuda_module.c), opened for ctx: its state is in
+ * devices[MIMIC_CUDA].
+ */
+mimic_status mimic_cuda_open(mimic_ctx *ctx, const mimic_backend **out);
+
+/* Those of the CPU (backend/host_memory.c). */
+void *mimic_host_alloc(mimic_ctx *ctx, size_t bytes);
+void mimic_host_free(mimic_ctx *ctx, void *p);
+mimic_status mimic_host_copy(mimic_ctx *ctx, void *dst, const void *src, size_t bytes);
+mimic_status mimic_host_clear(mimic_ctx *ctx, void *dst, size_t bytes);
+mimic_status mimic_host_sync(mimic_ctx *ctx);
+
 /* Best CPU variant for this machine, or the one named by cfg.isa. NULL if that one cannot run here.
  */
 /* By name, or the best for NULL; without one NULL, and `names` lists what there is. */

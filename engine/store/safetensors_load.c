@@ -78,7 +78,7 @@ static bool is_same(const mimic_file_dtype *d) {
            (size_t)d->size == mimic_dtype_size(d->as);
 }
 
-static mimic_status load_converted(mimic_safetensors *f, const mimic_entry *e, mimic_tensor *t) {
+static mimic_status load_converted(mimic_safetensors *f, const mimic_entry *e, void *to) {
     _Alignas(64) uint8_t buf[32 * 1024];
     int64_t count = (e->end - e->begin) / e->dtype->size,
             per = (int64_t)sizeof buf / e->dtype->size;
@@ -89,7 +89,7 @@ static mimic_status load_converted(mimic_safetensors *f, const mimic_entry *e, m
                                           f->data_at + e->begin + at * e->dtype->size);
         if (st)
             return st;
-        int64_t fit = convert(e->dtype, buf, (char *)mimic_data(t) + (size_t)at * out_size, n);
+        int64_t fit = convert(e->dtype, buf, (char *)to + (size_t)at * out_size, n);
         if (fit < n)
             return no_fit(f, e, at + fit);
     }
@@ -105,9 +105,9 @@ static bool is_contiguous(const mimic_entry *e) {
 }
 
 /* Gathers the elements of a strided entry from its range in the file. */
-static mimic_status load_strided(mimic_safetensors *f, const mimic_entry *e, mimic_tensor *t) {
+static mimic_status load_strided(mimic_safetensors *f, const mimic_entry *e, void *to, int64_t n) {
     size_t size = (size_t)e->dtype->size, bytes = (size_t)(e->end - e->begin);
-    int64_t n = mimic_numel(t), at[MIMIC_MAX_RANK] = {0}, from = 0;
+    int64_t at[MIMIC_MAX_RANK] = {0}, from = 0;
     uint8_t *range = mimic_alloc(f->ctx, bytes + 1),
             *packed = mimic_alloc(f->ctx, (size_t)n * size + 1);
     mimic_status s = range && packed ? MIMIC_OK : MIMIC_ENOMEM;
@@ -124,9 +124,9 @@ static mimic_status load_strided(mimic_safetensors *f, const mimic_entry *e, mim
         }
     }
     if (s == MIMIC_OK && is_same(e->dtype))
-        memcpy(mimic_data(t), packed, (size_t)n * size);
+        memcpy(to, packed, (size_t)n * size);
     else if (s == MIMIC_OK) {
-        int64_t fit = convert(e->dtype, packed, mimic_data(t), n);
+        int64_t fit = convert(e->dtype, packed, to, n);
         if (fit < n)
             s = no_fit(f, e, fit);
     }
@@ -145,17 +145,27 @@ mimic_status mimic_safetensors_load(mimic_safetensors *f, int i, mimic_tensor **
         return mimic_fail(f->ctx, MIMIC_EUNSUPPORTED, "%s: tensor '%s': dtype %s cannot be loaded",
                           f->path, e->name, e->dtype->name);
     mimic_tensor *t = NULL;
-    mimic_status st = mimic_tensor_make(f->ctx, e->dtype->as, e->rank, e->shape, "load", &t);
+    mimic_status st =
+        mimic_tensor_make(f->ctx->device, e->dtype->as, e->rank, e->shape, "load", &t);
     if (st)
         return st;
+    /* A device gets the bytes by way of the host. */
+    void *data = mimic_tensor_data(t), *copy = NULL;
+    if (!data && !(data = copy = mimic_alloc(f->ctx, t->storage->bytes))) {
+        mimic_tensor_release(t);
+        return MIMIC_ENOMEM;
+    }
     bool same = is_same(e->dtype);
     if (e->strided && !is_contiguous(e))
-        st = load_strided(f, e, t);
+        st = load_strided(f, e, data, mimic_numel(t));
     else if (same && e->end > e->begin)
-        st = mimic_pread_all(f->ctx, f->path, f->fd, mimic_data(t), (size_t)(e->end - e->begin),
+        st = mimic_pread_all(f->ctx, f->path, f->fd, data, (size_t)(e->end - e->begin),
                              f->data_at + e->begin);
     else if (!same)
-        st = load_converted(f, e, t);
+        st = load_converted(f, e, data);
+    if (!st && copy)
+        st = mimic_tensor_write(f->ctx, t, e->dtype->as, copy, mimic_tensor_count(t));
+    mimic_free(f->ctx, copy);
     if (st)
         mimic_tensor_release(t);
     else

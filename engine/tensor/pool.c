@@ -1,11 +1,10 @@
-/* Tensor memory: blocks of size classes (8 steps per power of two) kept in free lists, so that a
- * step that repeats gets the same addresses and no page is faulted in twice. */
-#define _GNU_SOURCE /* madvise */
+/* Tensor memory of one device: blocks of size classes (8 steps per power of two) kept in stacks of
+ * free ones, so that a step that repeats gets the same addresses and no page is faulted in twice.
+ * A device works its operators off in order, so a block may be used again at once. */
 #include <stdio.h>
 #include <string.h>
-#include <sys/mman.h>
 
-#include "tensor/tensor_impl.h"
+#include "ops/op_impl.h"
 
 #ifndef __has_feature
 #define __has_feature(x) 0
@@ -18,17 +17,30 @@
 #endif
 
 enum { CLASSES = 8 * 48 };
-static const size_t huge_page = 2u << 20;
 
-typedef struct block {
-    struct block *next; /* in the free list */
-} block;
+/* The blocks of one size. Blocks may be out of the host's reach, so their addresses are kept here;
+ * there is room for all of them before one is handed out: giving back cannot fail. */
+typedef struct class_blocks {
+    void **free; /* [room], `count` in use, the last one is taken next */
+    int32_t count, blocks, room;
+} class_blocks;
 
 struct mimic_pool {
-    block *free[CLASSES];
+    class_blocks classes[CLASSES];
     mimic_memory stats;
     mimic_storage *storages; /* list of the live ones, newest first */
 };
+
+/* Blocks that lie in a stack may not be touched. */
+static void poison(const mimic_device *d, void *b, size_t bytes) {
+    if (d->backend->host)
+        __asan_poison_memory_region(b, bytes);
+}
+
+static void unpoison(const mimic_device *d, void *b, size_t bytes) {
+    if (d->backend->host)
+        __asan_unpoison_memory_region(b, bytes);
+}
 
 /* Class of a size, and in *bytes the size of its blocks: 64 * (8 + k) / 8 * 2^e. */
 static int class_of(size_t *bytes) {
@@ -49,36 +61,45 @@ static size_t class_bytes(int c) {
     return ((size_t)8 + (size_t)c % 8) << (c / 8 + 3);
 }
 
-mimic_status mimic_pool_init(mimic_ctx *ctx) {
-    ctx->pool = mimic_alloc_raw(ctx, sizeof *ctx->pool);
-    if (!ctx->pool)
+mimic_status mimic_pool_open(mimic_device *d) {
+    d->pool = mimic_alloc_raw(d->ctx, sizeof *d->pool);
+    if (!d->pool)
         return MIMIC_ENOMEM;
-    memset(ctx->pool, 0, sizeof *ctx->pool);
-    ctx->pool->stats.limit = ctx->cfg.memory_limit;
+    memset(d->pool, 0, sizeof *d->pool);
+    d->pool->stats.limit = d->ctx->cfg.memory_limit;
     return MIMIC_OK;
 }
 
-void mimic_trim(mimic_ctx *ctx) {
-    for (int c = 0; c < CLASSES; c++)
-        for (block *b = ctx->pool->free[c]; b; b = ctx->pool->free[c]) {
-            __asan_unpoison_memory_region(b, class_bytes(c));
-            ctx->pool->free[c] = b->next;
-            mimic_free_raw(ctx, b);
+/* Gives cached blocks back to the system. */
+static void trim(mimic_device *d) {
+    for (int c = 0; c < CLASSES; c++) {
+        class_blocks *k = &d->pool->classes[c];
+        for (; k->count > 0; k->blocks--) {
+            void *b = k->free[--k->count];
+            unpoison(d, b, class_bytes(c));
+            d->backend->free(d->ctx, b);
         }
-    ctx->pool->stats.cached = 0;
+    }
+    d->pool->stats.cached = 0;
+}
+
+void mimic_trim(mimic_ctx *ctx) {
+    trim(ctx->device);
 }
 
 /* Called after the last tensor lost its bytes. */
-void mimic_pool_close(mimic_ctx *ctx) {
-    if (!ctx->pool)
+void mimic_pool_close(mimic_device *d) {
+    if (!d->pool)
         return;
-    mimic_trim(ctx);
-    mimic_free_raw(ctx, ctx->pool);
-    ctx->pool = NULL;
+    trim(d);
+    for (int c = 0; c < CLASSES; c++)
+        mimic_free_raw(d->ctx, d->pool->classes[c].free);
+    mimic_free_raw(d->ctx, d->pool);
+    d->pool = NULL;
 }
 
-void mimic_pool_track(mimic_ctx *ctx, mimic_storage *s) {
-    mimic_pool *p = ctx->pool;
+void mimic_pool_track(mimic_storage *s) {
+    mimic_pool *p = s->device->pool;
     s->next = p->storages;
     s->prev = NULL;
     if (s->next)
@@ -87,8 +108,8 @@ void mimic_pool_track(mimic_ctx *ctx, mimic_storage *s) {
     p->stats.tensors++;
 }
 
-void mimic_pool_untrack(mimic_ctx *ctx, mimic_storage *s) {
-    mimic_pool *p = ctx->pool;
+void mimic_pool_untrack(mimic_storage *s) {
+    mimic_pool *p = s->device->pool;
     if (s->prev)
         s->prev->next = s->next;
     else
@@ -109,9 +130,9 @@ static bool larger(const mimic_storage *a, const mimic_storage *b) {
 
 /* The out-of-memory report: what was asked for, what there is, the five largest tensors with their
  * birth. */
-static mimic_status report(mimic_ctx *ctx, size_t bytes, const char *why) {
+static mimic_status report(mimic_device *d, size_t bytes, const char *why) {
     enum { SHOWN = 5 };
-    mimic_pool *p = ctx->pool;
+    mimic_pool *p = d->pool;
     const mimic_storage *top[SHOWN];
     char text[2048] = "", limit[64] = "none", shape[160];
     size_t used = 0;
@@ -135,85 +156,103 @@ static mimic_status report(mimic_ctx *ctx, size_t bytes, const char *why) {
     if (p->stats.limit)
         snprintf(limit, sizeof limit, "%.1f MiB", mib(p->stats.limit));
     return mimic_fail(
-        ctx, MIMIC_ENOMEM,
-        "out of memory (%s): %.1f MiB requested, %.1f MiB live in %lld tensors, %.1f MiB "
+        d->ctx, MIMIC_ENOMEM,
+        "out of memory%s (%s): %.1f MiB requested, %.1f MiB live in %lld tensors, %.1f MiB "
         "cached, limit %s%s%s",
-        why, mib(bytes), mib(p->stats.live), (long long)p->stats.tensors, mib(p->stats.cached),
-        limit, n ? "; the largest:" : "", text);
+        d->backend->host ? "" : " on the device", why, mib(bytes), mib(p->stats.live),
+        (long long)p->stats.tensors, mib(p->stats.cached), limit, n ? "; the largest:" : "", text);
 }
 
-/* A new block of `bytes`, a class's size, or NULL. */
-static void *new_block(mimic_ctx *ctx, size_t bytes) {
-    char *b = mimic_alloc_raw(ctx, bytes);
-    if (b && bytes >= 2 * huge_page) {
-        uintptr_t lo = ((uintptr_t)b + huge_page - 1) & ~(huge_page - 1);
-        uintptr_t hi = ((uintptr_t)b + bytes) & ~(huge_page - 1);
-        madvise((void *)lo, hi - lo, MADV_HUGEPAGE); /* a hint: failure is harmless */
+/* A new block of the class, or NULL. */
+static void *new_block(mimic_device *d, int class) {
+    class_blocks *k = &d->pool->classes[class];
+    if (k->blocks == k->room) {
+        int32_t room = k->room ? 2 * k->room : 8;
+        void **wider = mimic_alloc_raw(d->ctx, (size_t)room * sizeof *wider);
+        if (!wider)
+            return NULL;
+        if (k->count > 0)
+            memcpy(wider, k->free, (size_t)k->count * sizeof *wider);
+        mimic_free_raw(d->ctx, k->free);
+        k->free = wider;
+        k->room = room;
     }
+    void *b = d->backend->alloc(d->ctx, class_bytes(class));
+    k->blocks += b != NULL;
     return b;
 }
 
-mimic_status mimic_pool_get(mimic_ctx *ctx, size_t bytes, void **out) {
-    mimic_pool *p = ctx->pool;
+mimic_status mimic_device_get(mimic_device *d, size_t bytes, void **out) {
+    mimic_pool *p = d->pool;
     size_t wanted = bytes;
     if (bytes > (size_t)1 << 46)
-        return report(ctx, bytes, "no machine has that much");
+        return report(d, bytes, "no machine has that much");
     int c = class_of(&bytes);
+    class_blocks *k = &p->classes[c];
     if (p->stats.limit && p->stats.live + bytes > p->stats.limit)
-        return report(ctx, wanted, "over the memory limit");
-    if (!mimic_alloc_note(
-            ctx)) { /* an injected failure stands for one that trimming did not help */
-        mimic_trim(ctx);
-        return report(ctx, wanted, "the system gives no more");
+        return report(d, wanted, "over the memory limit");
+    if (!mimic_alloc_note(d->ctx)) {
+        /* an injected failure stands for one that trimming did not help */
+        trim(d);
+        return report(d, wanted, "the system gives no more");
     }
-    block *b = p->free[c];
-    if (b) {
-        __asan_unpoison_memory_region(b, wanted > sizeof *b ? wanted : sizeof *b);
-        p->free[c] = b->next;
+    void *b;
+    if (k->count > 0) {
+        b = k->free[--k->count];
+        unpoison(d, b, wanted);
         p->stats.cached -= bytes;
     } else {
         if (p->stats.limit && p->stats.live + p->stats.cached + bytes > p->stats.limit)
-            mimic_trim(ctx);
-        b = new_block(ctx, bytes);
+            trim(d);
+        b = new_block(d, c);
         if (!b && p->stats.cached) {
-            mimic_trim(ctx);
-            b = new_block(ctx, bytes);
+            trim(d);
+            b = new_block(d, c);
         }
         if (!b) {
-            mimic_free_note(ctx);
-            return report(ctx, wanted, "the system gives no more");
+            mimic_free_note(d->ctx);
+            return report(d, wanted, "the system gives no more");
         }
     }
     p->stats.live += bytes;
     if (p->stats.live > p->stats.peak)
         p->stats.peak = p->stats.live;
+    if (d->backend->taken)
+        d->backend->taken(d->ctx, b, wanted, bytes);
     *out = b;
     return MIMIC_OK;
 }
 
-void mimic_pool_put(mimic_ctx *ctx, void *ptr, size_t bytes) {
-    if (!ptr)
+void mimic_device_put(mimic_device *d, void *b, size_t bytes) {
+    if (!b)
         return;
-    mimic_pool *p = ctx->pool;
-    int c = class_of(&bytes);
-    block *b = ptr;
-    __asan_unpoison_memory_region(b, sizeof *b);
-    b->next = p->free[c];
-    __asan_poison_memory_region(b, bytes);
-    p->free[c] = b;
+    mimic_pool *p = d->pool;
+    class_blocks *k = &p->classes[class_of(&bytes)];
+    poison(d, b, bytes);
+    if (d->backend->given)
+        d->backend->given(d->ctx, b, bytes);
+    k->free[k->count++] = b;
     p->stats.live -= bytes;
     p->stats.cached += bytes;
-    mimic_free_note(ctx);
+    mimic_free_note(d->ctx);
+}
+
+mimic_status mimic_pool_get(mimic_ctx *ctx, size_t bytes, void **out) {
+    return mimic_device_get(&ctx->devices[MIMIC_CPU], bytes, out);
+}
+
+void mimic_pool_put(mimic_ctx *ctx, void *p, size_t bytes) {
+    mimic_device_put(&ctx->devices[MIMIC_CPU], p, bytes);
 }
 
 void mimic_memory_stats(const mimic_ctx *ctx, mimic_memory *out) {
-    *out = ctx->pool->stats;
+    *out = ctx->device->pool->stats;
 }
 
 void mimic_reset_peak(mimic_ctx *ctx) {
-    ctx->pool->stats.peak = ctx->pool->stats.live;
+    ctx->device->pool->stats.peak = ctx->device->pool->stats.live;
 }
 
 void mimic_set_memory_limit(mimic_ctx *ctx, size_t bytes) {
-    ctx->pool->stats.limit = bytes;
+    ctx->device->pool->stats.limit = bytes;
 }

@@ -3,22 +3,22 @@
 #include <stdio.h>
 #include <string.h>
 
-#include "tensor/tensor_impl.h"
+#include "ops/op_impl.h"
 
 /* --- storages --------------------------------------------------------------------------------- */
 
-static mimic_status storage_new(mimic_ctx *ctx, const mimic_tensor *t, size_t bytes,
+static mimic_status storage_new(mimic_device *d, const mimic_tensor *t, size_t bytes,
                                 mimic_storage **out) {
-    mimic_storage *s = mimic_slab_get(ctx, sizeof *s);
+    mimic_storage *s = mimic_slab_get(d->ctx, sizeof *s);
     if (!s)
         return MIMIC_ENOMEM;
-    mimic_status st = mimic_pool_get(ctx, bytes, &s->data);
+    mimic_status st = mimic_device_get(d, bytes, &s->data);
     if (st) {
-        mimic_slab_put(ctx, s, sizeof *s);
+        mimic_slab_put(d->ctx, s, sizeof *s);
         return st;
     }
     s->refs = 1;
-    s->ctx = ctx;
+    s->device = d;
     s->bytes = bytes;
     s->id = t->id;
     s->dtype = t->dtype;
@@ -26,7 +26,7 @@ static mimic_status storage_new(mimic_ctx *ctx, const mimic_tensor *t, size_t by
     memcpy(s->shape, t->shape, sizeof s->shape);
     s->op = t->op;
     s->place = t->place;
-    mimic_pool_track(ctx, s);
+    mimic_pool_track(s);
     *out = s;
     return MIMIC_OK;
 }
@@ -34,10 +34,9 @@ static mimic_status storage_new(mimic_ctx *ctx, const mimic_tensor *t, size_t by
 static void storage_release(mimic_storage *s) {
     if (--s->refs > 0)
         return;
-    mimic_ctx *ctx = s->ctx;
-    mimic_pool_untrack(ctx, s);
-    mimic_pool_put(ctx, s->data, s->bytes);
-    mimic_slab_put(ctx, s, sizeof *s);
+    mimic_pool_untrack(s);
+    mimic_device_put(s->device, s->data, s->bytes);
+    mimic_slab_put(s->device->ctx, s, sizeof *s);
 }
 
 /* --- handles ---------------------------------------------------------------------------------- */
@@ -135,8 +134,9 @@ static bool overflows(int rank, const int64_t *shape, int64_t *count) {
     return n > INT64_MAX / 16;
 }
 
-mimic_status mimic_tensor_make(mimic_ctx *ctx, mimic_dtype dtype, int rank, const int64_t *shape,
+mimic_status mimic_tensor_make(mimic_device *d, mimic_dtype dtype, int rank, const int64_t *shape,
                                const char *op, mimic_tensor **out) {
+    mimic_ctx *ctx = d->ctx;
     int64_t n;
     char text[160];
     if (rank < 0 || rank > MIMIC_MAX_RANK)
@@ -144,6 +144,9 @@ mimic_status mimic_tensor_make(mimic_ctx *ctx, mimic_dtype dtype, int rank, cons
                           MIMIC_MAX_RANK);
     if ((unsigned)dtype >= MIMIC_DTYPE_COUNT)
         return mimic_fail(ctx, MIMIC_EINVAL, "%s: unknown dtype %d", op, (int)dtype);
+    if (!(MIMIC_BIT(dtype) & d->backend->dtypes))
+        return mimic_fail(ctx, MIMIC_EUNSUPPORTED, "%s: no %s on %s", op, mimic_dtype_name(dtype),
+                          d->backend->name);
     if (overflows(rank, shape, &n))
         return mimic_fail(ctx, MIMIC_EINVAL, "%s: %s is not a shape", op,
                           mimic_shape_text(rank, shape, text, sizeof text));
@@ -158,7 +161,7 @@ mimic_status mimic_tensor_make(mimic_ctx *ctx, mimic_dtype dtype, int rank, cons
         t->stride[i] = stride;
         stride *= shape[i];
     }
-    mimic_status st = storage_new(ctx, t, (size_t)n * mimic_dtype_size(dtype), &t->storage);
+    mimic_status st = storage_new(d, t, (size_t)n * mimic_dtype_size(dtype), &t->storage);
     if (st) {
         mimic_tensor_release(t);
         return st;
@@ -192,27 +195,37 @@ void mimic_tensor_repoint(mimic_tensor *t, mimic_tensor *arena, int64_t offset) 
     storage_release(old);
 }
 
+/* *out = t, or t released when filling it failed. */
+static mimic_status give_or_release(mimic_tensor *t, mimic_status st, mimic_tensor **out) {
+    if (st)
+        mimic_tensor_release(t);
+    else
+        *out = t;
+    return st;
+}
+
+mimic_status mimic_tensor_zeros(mimic_device *d, mimic_dtype dtype, int rank, const int64_t *shape,
+                                mimic_tensor **out) {
+    mimic_tensor *t;
+    mimic_status st = mimic_tensor_make(d, dtype, rank, shape, "tensor", &t);
+    if (!st)
+        st = give_or_release(t, d->backend->clear(d->ctx, mimic_data(t), t->storage->bytes), out);
+    return st;
+}
+
 mimic_status mimic_tensor_new(mimic_ctx *ctx, mimic_dtype dtype, int rank, const int64_t *shape,
                               mimic_tensor **out) {
-    mimic_tensor *t;
-    mimic_status st = mimic_tensor_make(ctx, dtype, rank, shape, "tensor", &t);
-    if (st)
-        return st;
-    memset(mimic_data(t), 0, t->storage->bytes);
-    *out = t;
-    return MIMIC_OK;
+    return mimic_tensor_zeros(ctx->device, dtype, rank, shape, out);
 }
 
 mimic_status mimic_tensor_from(mimic_ctx *ctx, mimic_dtype dtype, int rank, const int64_t *shape,
                                const void *data, mimic_tensor **out) {
     mimic_tensor *t;
-    mimic_status st = mimic_tensor_make(ctx, dtype, rank, shape, "tensor", &t);
-    if (st)
-        return st;
-    if (t->storage->bytes)
-        memcpy(mimic_data(t), data, t->storage->bytes);
-    *out = t;
-    return MIMIC_OK;
+    mimic_status st = mimic_tensor_make(ctx->device, dtype, rank, shape, "tensor", &t);
+    if (!st)
+        st = give_or_release(
+            t, ctx->device->backend->upload(ctx, mimic_data(t), data, t->storage->bytes), out);
+    return st;
 }
 
 mimic_status mimic_tensor_detach(mimic_ctx *ctx, mimic_tensor *t, mimic_tensor **out) {
@@ -291,7 +304,12 @@ mimic_status mimic_tensor_check(mimic_ctx *ctx, const mimic_tensor *t, const cha
 }
 
 void *mimic_tensor_data(const mimic_tensor *t) {
-    return t->storage && mimic_tensor_contiguous(t) ? mimic_data(t) : NULL;
+    bool direct = t->storage && t->storage->device->backend->host && mimic_tensor_contiguous(t);
+    return direct ? mimic_data(t) : NULL;
+}
+
+const char *mimic_tensor_device(const mimic_tensor *t) {
+    return t->storage ? mimic_device_name(t->storage->device) : "none";
 }
 
 bool mimic_tensor_requires_grad(const mimic_tensor *t) {

@@ -13,8 +13,8 @@ typedef struct mimic_node mimic_node;
 /* Bytes, shared by the views of one tensor. */
 typedef struct mimic_storage {
     uint32_t refs;
-    mimic_ctx *ctx;
-    void *data;
+    mimic_device *device;
+    void *data; /* in the device's memory */
     size_t bytes;
     uint32_t id; /* birth, for the out-of-memory report */
     uint8_t dtype, rank;
@@ -44,9 +44,13 @@ struct mimic_tensor { /* a view: cheap, never owns bytes itself */
     const char *place;
 };
 
-/* A tensor with uninitialised bytes: outputs of operators. */
-mimic_status mimic_tensor_make(mimic_ctx *ctx, mimic_dtype dtype, int rank, const int64_t *shape,
+/* A tensor with uninitialised bytes on a device, which may not have the dtype: outputs of
+ * operators.
+ */
+mimic_status mimic_tensor_make(mimic_device *d, mimic_dtype dtype, int rank, const int64_t *shape,
                                const char *op, mimic_tensor **out);
+mimic_status mimic_tensor_zeros(mimic_device *d, mimic_dtype dtype, int rank, const int64_t *shape,
+                                mimic_tensor **out);
 /* A view of t's storage with another geometry. */
 mimic_status mimic_tensor_view(mimic_ctx *ctx, mimic_tensor *t, int rank, const int64_t *shape,
                                const int64_t *stride, int64_t offset, const char *op,
@@ -69,14 +73,18 @@ void mimic_convert(mimic_dtype to, void *dst, mimic_dtype from, const void *src,
 /* "[2,3,4]" into buf, which it returns. */
 const char *mimic_shape_text(int rank, const int64_t *shape, char *buf, size_t size);
 
-/* Pool of tensor memory: size-class free lists over aligned blocks, counts, limit. The same order
- * of calls gives the same addresses. On failure the message is the out-of-memory report. */
+/* Pool of a device's tensor memory: size-class free lists over aligned blocks, counts, limit. The
+ * same order of calls gives the same addresses. On failure the message is the out-of-memory report.
+ */
+mimic_status mimic_device_get(mimic_device *d, size_t bytes, void **out);
+void mimic_device_put(mimic_device *d, void *p, size_t bytes);
+/* The same of the CPU: scratch memory of its kernels. */
 mimic_status mimic_pool_get(mimic_ctx *ctx, size_t bytes, void **out);
 void mimic_pool_put(mimic_ctx *ctx, void *p, size_t bytes);
 
 /* The list of live storages, for the report. */
-void mimic_pool_track(mimic_ctx *ctx, mimic_storage *s);
-void mimic_pool_untrack(mimic_ctx *ctx, mimic_storage *s);
+void mimic_pool_track(mimic_storage *s);
+void mimic_pool_untrack(mimic_storage *s);
 /* Takes t's bytes away (its share of the storage, its gradient, its node); `end` says why in later
  * errors. */
 void mimic_tensor_end(mimic_tensor *t, enum mimic_end end);
@@ -85,8 +93,8 @@ void mimic_tensor_repoint(mimic_tensor *t, mimic_tensor *arena, int64_t offset);
 void mimic_node_release(mimic_node *node); /* autograd/tape.c */
 
 /* Engine life cycle hooks, called by mimic_open / mimic_close. */
-mimic_status mimic_pool_init(mimic_ctx *ctx);
-void mimic_pool_close(mimic_ctx *ctx);
+mimic_status mimic_pool_open(mimic_device *d);
+void mimic_pool_close(mimic_device *d);
 void mimic_tensors_close(mimic_ctx *ctx);
 mimic_status mimic_scopes_init(mimic_ctx *ctx);
 void mimic_scopes_close(mimic_ctx *ctx);
@@ -96,6 +104,16 @@ void mimic_tensor_link(mimic_tensor *t, mimic_tensor **list);
 void mimic_tensor_unlink(mimic_tensor *t);
 void mimic_scope_move_out(mimic_tensor *t); /* to the scope around the innermost */
 void mimic_scope_forget(mimic_tensor *t);   /* from now on t lives as long as its references */
+
+/* Batches for a device: host memory it can fetch from by itself, a tensor made from it without
+ * waiting, and the wait after which the memory may be written again. On the CPU: plain copies, and
+ * nothing is ever pending. */
+void *mimic_feed_alloc(mimic_device *d, size_t bytes);
+void mimic_feed_free(mimic_device *d, void *p);
+mimic_status mimic_feed(mimic_device *d, mimic_dtype dtype, int rank, const int64_t *shape,
+                        const void *data, mimic_tensor **out);
+bool mimic_feed_pending(const mimic_device *d);
+mimic_status mimic_feed_wait(mimic_device *d);
 
 static inline float mimic_bf16_to_f32(uint16_t b) {
     union {

@@ -2,16 +2,16 @@
 #include <inttypes.h>
 #include <string.h>
 
-#include "tensor/tensor_impl.h"
+#include "ops/op_impl.h"
 
-/* Copies t's elements in row-major order, converted, whatever the strides. */
-static void gather(const mimic_tensor *t, mimic_dtype dtype, char *dst) {
+/* Copies t's elements, the first of which lies at `base`, in row-major order, converted, whatever
+ * the strides. */
+static void gather(const mimic_tensor *t, const char *base, mimic_dtype dtype, char *dst) {
     int64_t index[MIMIC_MAX_RANK] = {0};
     int last = t->rank - 1;
     int64_t row = t->rank ? t->shape[last] : 1, rows = row ? mimic_numel(t) / row : 0;
     int64_t stride = t->rank ? t->stride[last] : 1;
     size_t in = mimic_dtype_size((mimic_dtype)t->dtype), out = mimic_dtype_size(dtype);
-    const char *base = mimic_data(t);
     for (int64_t r = 0; r < rows; r++) {
         int64_t at = 0;
         for (int i = 0; i < last; i++)
@@ -31,16 +31,61 @@ static mimic_status check_count(mimic_ctx *ctx, const mimic_tensor *t, int64_t c
     return MIMIC_OK;
 }
 
+/* A copy on the host of all that t's elements span, in memory from mimic_alloc. */
+static mimic_status fetch(mimic_ctx *ctx, const mimic_tensor *t, void **out) {
+    int64_t span = 1;
+    for (int i = 0; i < t->rank; i++)
+        span += (t->shape[i] - 1) * t->stride[i];
+    size_t bytes = (size_t)span * mimic_dtype_size((mimic_dtype)t->dtype);
+    if (!(*out = mimic_alloc(ctx, bytes)))
+        return MIMIC_ENOMEM;
+    mimic_status st = t->storage->device->backend->download(ctx, *out, mimic_data(t), bytes);
+    if (st)
+        mimic_free(ctx, *out);
+    return st;
+}
+
 mimic_status mimic_tensor_read(mimic_ctx *ctx, const mimic_tensor *t, mimic_dtype dtype, void *data,
                                int64_t count) {
     mimic_status st;
     if ((st = mimic_tensor_check(ctx, t, "read")) || (st = check_count(ctx, t, count, "read")))
         return st;
-    if (mimic_tensor_contiguous(t))
-        mimic_convert(dtype, data, (mimic_dtype)t->dtype, mimic_data(t), count, 1);
+    if (count == 0)
+        return MIMIC_OK;
+    const mimic_backend *b = t->storage->device->backend;
+    bool dense = mimic_tensor_contiguous(t);
+    if (!b->host && dense && dtype == (mimic_dtype)t->dtype)
+        return b->download(ctx, data, mimic_data(t), (size_t)count * mimic_dtype_size(dtype));
+    void *copy = NULL;
+    if (!b->host && (st = fetch(ctx, t, &copy)))
+        return st;
+    const void *from = copy ? copy : mimic_data(t);
+    if (dense)
+        mimic_convert(dtype, data, (mimic_dtype)t->dtype, from, count, 1);
     else
-        gather(t, dtype, data);
+        gather(t, from, dtype, data);
+    mimic_free(ctx, copy);
     return MIMIC_OK;
+}
+
+/* t's elements, which are contiguous, from the host. */
+static mimic_status put(mimic_ctx *ctx, mimic_tensor *t, mimic_dtype dtype, const void *data,
+                        int64_t count) {
+    const mimic_backend *b = t->storage->device->backend;
+    size_t bytes = (size_t)count * mimic_dtype_size((mimic_dtype)t->dtype);
+    if (b->host) {
+        mimic_convert((mimic_dtype)t->dtype, mimic_data(t), dtype, data, count, 1);
+        return MIMIC_OK;
+    }
+    if (dtype == (mimic_dtype)t->dtype)
+        return b->upload(ctx, mimic_data(t), data, bytes);
+    void *copy = mimic_alloc(ctx, bytes);
+    if (!copy)
+        return MIMIC_ENOMEM;
+    mimic_convert((mimic_dtype)t->dtype, copy, dtype, data, count, 1);
+    mimic_status st = b->upload(ctx, mimic_data(t), copy, bytes);
+    mimic_free(ctx, copy);
+    return st;
 }
 
 mimic_status mimic_tensor_write(mimic_ctx *ctx, mimic_tensor *t, mimic_dtype dtype,
@@ -50,8 +95,7 @@ mimic_status mimic_tensor_write(mimic_ctx *ctx, mimic_tensor *t, mimic_dtype dty
         return st;
     if (!mimic_tensor_contiguous(t))
         return mimic_fail(ctx, MIMIC_EINVAL, "write: the tensor is a view that is not contiguous");
-    mimic_convert((mimic_dtype)t->dtype, mimic_data(t), dtype, data, count, 1);
-    return MIMIC_OK;
+    return put(ctx, t, dtype, data, count);
 }
 
 mimic_status mimic_tensor_copy(mimic_ctx *ctx, mimic_tensor *dst, const mimic_tensor *src) {
@@ -66,7 +110,38 @@ mimic_status mimic_tensor_copy(mimic_ctx *ctx, mimic_tensor *dst, const mimic_te
                           mimic_shape_text(src->rank, src->shape, b, sizeof b));
     if (!mimic_tensor_contiguous(dst))
         return mimic_fail(ctx, MIMIC_EINVAL, "copy: the target is a view that is not contiguous");
-    return mimic_tensor_read(ctx, src, (mimic_dtype)dst->dtype, mimic_data(dst), mimic_numel(src));
+    const mimic_device *to = dst->storage->device;
+    int64_t count = mimic_numel(src);
+    mimic_dtype dtype = (mimic_dtype)dst->dtype;
+    if (to->backend->host)
+        return mimic_tensor_read(ctx, src, dtype, mimic_data(dst), count);
+    size_t bytes = (size_t)count * mimic_dtype_size(dtype);
+    if (src->storage->device == to && src->dtype == dst->dtype && mimic_tensor_contiguous(src))
+        return to->backend->copy(ctx, mimic_data(dst), mimic_data(src), bytes);
+    void *copy = mimic_alloc(ctx, bytes);
+    if (!copy)
+        return MIMIC_ENOMEM;
+    if (!(st = mimic_tensor_read(ctx, src, dtype, copy, count)))
+        st = put(ctx, dst, dtype, copy, count);
+    mimic_free(ctx, copy);
+    return st;
+}
+
+mimic_status mimic_tensor_to(mimic_ctx *ctx, mimic_tensor *t, const char *device,
+                             mimic_tensor **out) {
+    mimic_device *d = NULL;
+    mimic_status st;
+    if ((st = mimic_tensor_check(ctx, t, "to")) || (st = mimic_device_open(ctx, device, &d)))
+        return st;
+    if (t->node && ctx->grad_enabled)
+        return mimic_fail(ctx, MIMIC_ESTATE,
+                          "to: tensor #%u is a result that gradients pass through; detach it first",
+                          t->id);
+    if ((st = mimic_tensor_make(d, (mimic_dtype)t->dtype, t->rank, t->shape, "to", out)))
+        return st;
+    if ((st = mimic_tensor_copy(ctx, *out, t)))
+        mimic_tensor_release(*out);
+    return st;
 }
 
 mimic_status mimic_tensor_set_requires_grad(mimic_ctx *ctx, mimic_tensor *t, bool on) {
@@ -84,7 +159,7 @@ mimic_status mimic_tensor_set_requires_grad(mimic_ctx *ctx, mimic_tensor *t, boo
     if (on && !t->grad) {
         mimic_tensor *grad;
         mimic_dtype dtype = t->dtype == MIMIC_F64 ? MIMIC_F64 : MIMIC_F32;
-        st = mimic_tensor_new(ctx, dtype, t->rank, t->shape, &grad);
+        st = mimic_tensor_zeros(t->storage->device, dtype, t->rank, t->shape, &grad);
         if (st)
             return st;
         grad->op = "grad";

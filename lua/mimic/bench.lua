@@ -12,6 +12,9 @@ local models = {
     { name = "vit-b", img = 224, patch = 16, dim = 768, depth = 12, heads = 12, batch = 16 },
     { name = "mae-b", img = 224, patch = 16, dim = 768, depth = 12, heads = 12, batch = 16, mae = true,
         decoder = { dim = 512, depth = 8, heads = 16 } },
+    { name = "vit-l", img = 224, patch = 16, dim = 1024, depth = 24, heads = 16, batch = 16, large = true },
+    { name = "mae-l", img = 224, patch = 16, dim = 1024, depth = 24, heads = 16, batch = 16, mae = true,
+        decoder = { dim = 512, depth = 8, heads = 16 }, large = true }, -- large: only when named
     { name = "tiny", img = 32, patch = 4, dim = 192, depth = 6, heads = 3, batch = 64, quick = true },
 }
 
@@ -148,12 +151,14 @@ end
 ---@param name string vit-ti, vit-s, vit-b, mae-b or tiny
 ---@param dtype "f32"|"bf16"
 ---@param n integer
+---@param batch integer? other than the model's own
 ---@return number[] seconds
 ---@return number flops of one step
-function bench.steps(name, dtype, n)
+function bench.steps(name, dtype, n, batch)
     for _, s in ipairs(models) do
         if s.name == name then
             m.seed(0)
+            s = setmetatable({ batch = batch or s.batch }, { __index = s })
             local step, took = step_of(s, dtype), {}
             for i = 1, n do
                 local t = m.sys.clock()
@@ -279,7 +284,8 @@ function bench.run(opts)
             print()
         end
         for _, s in ipairs(models) do
-            if wanted("models", s.name) and (not opts.quick or s.quick or opts.only == s.name) then
+            local named = opts.only == s.name
+            if wanted("models", s.name) and (named or not s.large and (s.quick or not opts.quick)) then
                 for _, dtype in ipairs(dtypes) do
                     m.grad_enabled(true)
                     table.insert(out.models, measure_model(s, dtype, floor, opts.quick))

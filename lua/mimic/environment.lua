@@ -53,10 +53,18 @@ function environment.git(dir)
     return { commit = commit, dirty = diff ~= "", diff = diff }
 end
 
+---What there is beside the processor: "cuda: NVIDIA ...", or nil.
+local function gpu()
+    for _, d in ipairs(m.devices()) do
+        if d.name ~= "cpu" and d.about then return d.name .. ": " .. d.about end
+    end
+end
+
 ---@return table
 function environment.hardware()
     return {
-        device = "cpu", cpu = m.sys.cpu(), cores = cores(), threads = m.threads(), isa = m.isa(),
+        device = m.device(), gpu = m.device() ~= "cpu" and gpu() or nil,
+        cpu = m.sys.cpu(), cores = cores(), threads = m.threads(), isa = m.isa(),
         memory_mib = memory_mib(),
     }
 end

@@ -26,6 +26,7 @@ experiment.options = {
     pool = nil,                -- {workers, gpus}: a sweep's trials are for worker processes
     script = nil,              -- {path, text, words, files?}: what identifies the runs
     force = false, dry_run = false, fail_fast = false,
+    device = nil,              -- over every configuration's own
     failed = {}, finished = 0, planned = 0,
     collect = nil,             -- a list: runs of a dry run go there instead of to the screen
 }
@@ -140,6 +141,7 @@ end
 local function config_hash(kind, cfg, parent)
     local seedless = config.plain(cfg)
     seedless.seed = nil
+    if seedless.device == "cpu" then seedless.device = nil end -- what was done before there was a choice
     return m.sha256(config.json { kind = kind, config = seedless, parent = parent and parent.hash or "" })
 end
 
@@ -288,6 +290,15 @@ local function check_answers(answers)
     end
 end
 
+local first_device = m.device() -- MIMIC_DEVICE's, or the host program's
+
+-- Tensors are made there from now on.
+local function use_device(name)
+    if name ~= m.device() then environment_row = nil end
+    local ok, why = pcall(m.device, name)
+    if not ok then config.refuse("device = '%s': %s", tostring(name), (why:gsub("^.-:%d+: ", ""))) end
+end
+
 local function one(self, spec, seed)
     local task = task_of(spec.kind)
     local opts = experiment.options
@@ -308,6 +319,10 @@ local function one(self, spec, seed)
     local cfg = config.resolve(given, defaults, others, spec.kind)
     if task.check then task.check(cfg, defaults) end
     if seed then cfg.seed = seed end
+    if cfg.device then
+        cfg.device = opts.device or config.plain(given).device or first_device
+        if not opts.dry_run then use_device(cfg.device) end
+    end
     if math.type(cfg.seed) ~= "integer" or cfg.seed < 0 then
         config.refuse("seed: expected a whole number >= 0")
     end

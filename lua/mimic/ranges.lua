@@ -18,6 +18,7 @@ local filter <const> = "bilinear | bicubic"
 --- Rules of the keys of `pretrain` (every method) and `finetune`; a key means the same in both.
 ranges.rules = {
     -- the loop
+    device = "cpu | cuda",
     epochs = count, batch = "whole 1 <= x <= 1048576", accumulate = count, precision = "f32 | bf16",
     log_every = count, checkpoint_epochs = count, checkpoint_seconds = from_zero,
     -- optimiser and schedule

@@ -10,6 +10,7 @@ local train = {}
 
 --- Keys every task shares, with their defaults.
 train.defaults = {
+    device = "cpu",            -- cpu | cuda
     epochs = 50, batch = 64, accumulate = 1,
     precision = "f32",         -- f32 | bf16 (f32 masters and losses)
     log_every = 10,            -- updates between two logged values
@@ -77,6 +78,7 @@ function Loop:tensors()
 end
 
 function Loop:save(value, goal, final)
+    self:settle()
     local spec, at = self.spec, self.at
     local tensors = self:tensors()
     local meta = {
@@ -90,14 +92,26 @@ function Loop:save(value, goal, final)
     self.saved_at = m.sys.clock()
 end
 
+-- Takes note of the loss of the batch before: on a GPU it arrives while the next batch is under way, so that
+-- the host is always ahead. There a loss that is no number is seen one update late.
+function Loop:settle()
+    local due = self.due
+    if not due then return end
+    self.due = nil
+    local value = due.loss:value()
+    if value ~= value or value == math.huge or value == -math.huge then self:refuse(value, due) end
+    self.loss_sum, self.loss_count = self.loss_sum + value, self.loss_count + 1
+    self.value = value
+end
+
 -- A loss that is no number ends the run with all that is needed to look into it.
-function Loop:refuse(value, batch, lr)
-    local list = batch.index:tolist()
+function Loop:refuse(value, due)
+    local list = due.index
     local shown = table.concat(list, " ", 1, math.min(#list, 16))
     value = value ~= value and "nan" or value -- not "-nan"
     error(("loss is %s at step %d (epoch %d, batch %d, update %d), lr %g, samples %s%s; the last "
         .. "checkpoint is of update %s. m.check_nan(true) names the first operator that gives no number.")
-        :format(tostring(value), self.at.step, self.at.epoch, self.at.position, self.at.update, lr, shown,
+        :format(tostring(value), due.step, due.epoch, due.position, due.update, due.lr, shown,
             #list > 16 and " ..." or "", tostring(self.saved or "none")), 0)
 end
 
@@ -107,18 +121,24 @@ function Loop:batch(batch, lr, last_of_epoch)
     m.set_step(at.step)
     at.pending = self.pending
     local loss, parts = spec.step(batch, at)
-    local value = loss:item()
-    if value ~= value or value == math.huge or value == -math.huge then self:refuse(value, batch, lr) end
+    local late = loss.device ~= "cpu"
+    if late then self:settle() end
+    self.due = {
+        loss = loss:later(), index = batch.index:tolist(), lr = lr,
+        step = at.step, epoch = at.epoch, position = at.position, update = at.update,
+    }
+    if not late then self:settle() end
     loss:backward()
     self.pending = self.pending + 1
-    self.loss_sum, self.loss_count = self.loss_sum + value, self.loss_count + 1
-    self.value = value
     if self.pending < c.accumulate and not last_of_epoch then return end
     local log = (at.update + 1) % c.log_every == 0
     local norm = spec.optimizer:step(lr, 1 / self.pending, log)
     self.pending = 0
     at.update = at.update + 1
-    if log then self:log(value, parts, lr, norm) end
+    if log then
+        self:settle()
+        self:log(self.value, parts, lr, norm)
+    end
 end
 
 function Loop:log(value, parts, lr, norm)
@@ -181,6 +201,7 @@ function Loop:epoch()
 end
 
 function Loop:finish_epoch(samples, seconds)
+    self:settle()
     local spec, at, c = self.spec, self.at, self.spec.config
     self.run:log(at.update, { ["train/epoch_loss"] = self.loss_sum / math.max(self.loss_count, 1) })
     local damaged = spec.loader.damaged

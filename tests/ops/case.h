@@ -278,7 +278,7 @@ static UNUSED mimic_status project(mimic_ctx *ctx, mimic_tensor *const *out, int
         if (st == MIMIC_OK)
             st = mimic_op_apply(ctx, &mimic_op_mul, (mimic_tensor *[]){wide, w}, 2, NULL, &p);
         if (st == MIMIC_OK)
-            st = mimic_op_apply(ctx, &mimic_op_sum, &p, 1, NULL, &s);
+            st = mimic_op_apply(ctx, &mimic_op_sum_to, &p, 1, NULL, &s);
         if (st == MIMIC_OK && *loss) {
             mimic_op_defaults(&mimic_op_cast, &attrs);
             attrs.v[0].i = mimic_tensor_dtype(*loss);
@@ -407,7 +407,7 @@ static UNUSED void expect_equal_bits(const op_case *c, const char *what, const r
 
 static UNUSED mimic_ctx *open_ctx(int threads) {
     mimic_ctx *ctx = NULL;
-    mimic_config cfg = {.threads = threads, .seed = 11};
+    mimic_config cfg = {.threads = threads, .seed = 11, .device = "cpu"};
     assert_int_equal(mimic_open(&cfg, &ctx), MIMIC_OK);
     return ctx;
 }

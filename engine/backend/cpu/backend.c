@@ -7,6 +7,15 @@
 extern const mimic_backend KERNEL(backend);
 const mimic_backend KERNEL(backend) = {
     .name = "cpu/" TEXT(MIMIC_ISA),
+    .host = true,
+    .dtypes = MIMIC_ALL_DTYPES,
+    .alloc = mimic_host_alloc,
+    .free = mimic_host_free,
+    .upload = mimic_host_copy,
+    .download = mimic_host_copy,
+    .copy = mimic_host_copy,
+    .clear = mimic_host_clear,
+    .sync = mimic_host_sync,
     .kernels =
         {
 #define V(name)

@@ -38,6 +38,9 @@ typedef struct mimic_config {
     int threads;         /* [number of cores, or MIMIC_THREADS] 1 to 256, the caller included */
     size_t memory_limit; /* [none] bytes of tensor memory beyond which is MIMIC_ENOMEM */
     const char *isa;     /* [best, or MIMIC_ISA] "base", "avx2", "avx512": CPU kernels to use */
+    /* [cpu, or MIMIC_DEVICE] where tensors are made: "cpu", "cuda". When it cannot be opened,
+     * mimic_open fails with MIMIC_EUNSUPPORTED; `log` gets the reason. */
+    const char *device;
 } mimic_config;
 
 /* Opens a context. On failure *out is NULL and cfg->log is told why: there is no context to hold a
@@ -79,6 +82,20 @@ void mimic_memory_stats(const mimic_ctx *ctx, mimic_memory *out);
 void mimic_reset_peak(mimic_ctx *ctx);
 void mimic_trim(mimic_ctx *ctx); /* gives cached bytes back to the system */
 void mimic_set_memory_limit(mimic_ctx *ctx, size_t bytes);
+
+/* Devices. New tensors are made on the current one; an operator runs where its inputs are. "cuda"
+ * needs the module libmimic_cuda.so (beside the program or library, or MIMIC_CUDA=FILE), a driver
+ * and a GPU; without one of them it is MIMIC_EUNSUPPORTED and the message says which. */
+mimic_status mimic_set_device(mimic_ctx *ctx, const char *name);
+const char *mimic_get_device(const mimic_ctx *ctx);
+/* Number of kinds of devices that the engine knows, and their names. */
+int mimic_device_count(void);
+const char *mimic_device_at(int i);
+/* What the device is ("NVIDIA H100 ..., 80 GiB, ..."), into buf; or fails as mimic_set_device does.
+ */
+mimic_status mimic_device_about(mimic_ctx *ctx, const char *name, char *buf, size_t size);
+/* Waits until the device has done all that was asked of it. */
+mimic_status mimic_sync(mimic_ctx *ctx);
 
 int mimic_threads(const mimic_ctx *ctx);
 /* Changes the number of compute threads; results do not depend on it. */

@@ -50,6 +50,13 @@ void mimic_tensor_describe(const mimic_tensor *t, char *buf, size_t size);
  * `count` elements; count must match. */
 mimic_status mimic_tensor_read(mimic_ctx *ctx, const mimic_tensor *t, mimic_dtype dtype, void *data,
                                int64_t count);
+/* The value of a tensor of one element, read without waiting for it: the copy begins when the
+ * device comes to it, and mimic_later_value waits for that alone, not for what was asked of the
+ * device since. To be freed before the context is closed. */
+typedef struct mimic_later mimic_later;
+mimic_status mimic_tensor_later(mimic_ctx *ctx, const mimic_tensor *t, mimic_later **out);
+mimic_status mimic_later_value(mimic_later *later, double *out);
+void mimic_later_free(mimic_later *later); /* NULL is allowed */
 /* Overwrites the elements of a contiguous tensor (parameters, buffers). Not seen by the tape. */
 mimic_status mimic_tensor_write(mimic_ctx *ctx, mimic_tensor *t, mimic_dtype dtype,
                                 const void *data, int64_t count);
@@ -57,6 +64,10 @@ mimic_status mimic_tensor_write(mimic_ctx *ctx, mimic_tensor *t, mimic_dtype dty
 mimic_status mimic_tensor_copy(mimic_ctx *ctx, mimic_tensor *dst, const mimic_tensor *src);
 /* Direct pointer of a contiguous CPU tensor, or NULL. Valid while the tensor lives. */
 void *mimic_tensor_data(const mimic_tensor *t);
+const char *mimic_tensor_device(const mimic_tensor *t); /* "cpu", "cuda"; "none" once freed */
+/* A copy on another device ("cpu", "cuda"), contiguous, not seen by the tape. */
+mimic_status mimic_tensor_to(mimic_ctx *ctx, mimic_tensor *t, const char *device,
+                             mimic_tensor **out);
 
 /* Autograd state of a tensor. A leaf that requires a gradient gets an f32 (f64 for f64) `grad` of
  * its shape, zero-filled, that backward adds to. */

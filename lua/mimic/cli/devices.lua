@@ -1,13 +1,15 @@
 -- mimic devices: what there is to compute on.
+local m = require "mimic"
 local cli = require "mimic.cli"
 
 local command = {
     summary = "what there is to compute on",
     description = [[
-Lists the processor as the engine sees it: model, cores, threads in use, instruction set,
-memory.]],
+Lists the processor as the engine sees it (model, cores, threads in use, instruction set,
+memory) and the GPU, or in one line why there is none to use.]],
     examples = [[
   mimic devices
+  MIMIC_CUDA=/opt/mimic/libmimic_cuda.so mimic devices
   MIMIC_THREADS=1 MIMIC_ISA=avx2 mimic devices]],
 }
 
@@ -21,6 +23,9 @@ function command.run()
         { "memory", env.memory_mib and ("%.1f GiB"):format(env.memory_mib / 1024) },
     } do
         print(("  %-8s %s"):format(row[1], tostring(row[2] or "unknown")))
+    end
+    for _, d in ipairs(m.devices()) do
+        if d.name ~= "cpu" then print(d.about and d.name .. "\n  " .. d.about or d.missing) end
     end
     return cli.DONE
 end

@@ -22,6 +22,7 @@ that continues is the command itself.]],
   mimic run experiments/quickstart.lua
   mimic run experiments/quickstart.lua seeds=[0,1,2] finetune.epochs=20
   mimic run experiments/quickstart.lua --dry-run        lists the runs and does nothing
+  mimic run experiments/quickstart.lua --device cuda    on the GPU; device=cuda in a configuration too
   mimic run experiments/quickstart.lua --force          runs again what is done
   mimic run experiments/quickstart.lua --profile        where the time of a step goes]],
 }
@@ -32,6 +33,7 @@ function command.configure(p)
         :description("values over the script's configuration")
     p:flag("--force"):description("run again what is done")
     p:flag("--dry-run"):description("list the runs, run nothing")
+    p:option("--device"):argname("NAME"):description("compute there: cpu or cuda (see mimic devices)")
     p:flag("--fail-fast"):description("stop at the first run that fails")
     p:flag("--profile"):description("print where the time of five early training steps goes, then train on")
     p:option("--profile-trace"):argname("FILE")
@@ -97,6 +99,7 @@ function command.run(args)
     if not text then cli.fail(cli.USAGE, "%s", why) end
     local opts = experiment.options
     opts.force, opts.dry_run, opts.fail_fast = args.force, args.dry_run, args.fail_fast
+    opts.device = args.device
     opts.script_is_file = true
     if args.profile or args.profile_trace then
         require("mimic.profile").wanted = { trace = args.profile_trace }

@@ -1,0 +1,420 @@
+/* The calls of CUDA's runtime on the host. Streams are queues that nobody works off until something
+ * waits; then the heads of all queues run in random order as events allow. So the host sees nothing
+ * early, and what no event orders comes in any order. Device memory has guarded ends. */
+#include "cuda_runtime.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <deque>
+#include <map>
+#include <vector>
+
+enum { GUARD = 256, GUARD_BYTE = 0xfd };
+
+struct emu_event {
+    uint64_t recorded = 0, done = 0; /* tickets */
+    bool alive = true;
+};
+
+namespace {
+
+struct work {
+    std::function<void()> run;
+    emu_event *wait = nullptr; /* with a ticket: not before the event has done it */
+    uint64_t ticket = 0;
+};
+
+struct block {
+    size_t bytes;
+    bool host;
+};
+
+} // namespace
+
+struct emu_stream {
+    std::deque<work> queue;
+};
+
+namespace {
+
+std::vector<emu_stream *> streams;
+std::map<char *, block> blocks; /* by the address handed out */
+std::map<const void *, size_t> shared_allowed;
+std::map<void *, size_t> wanted_of; /* blocks in use, by address */
+cudaError_t last = cudaSuccess, sticky = cudaSuccess;
+char text[512];
+uint64_t tickets;
+uint32_t random_state = 12345;
+int events;
+
+/* What is left when the program ends was forgotten. */
+struct leak_check {
+    ~leak_check() {
+        if (blocks.empty() && streams.empty() && events == 0)
+            return;
+        fprintf(stderr, "emulator: not freed at the end: %zu blocks, %zu streams, %d events\n",
+                blocks.size(), streams.size(), events);
+        fflush(stdout);
+        _exit(99);
+    }
+} at_end;
+
+cudaError_t failed(cudaError_t e, const char *why) {
+    snprintf(text, sizeof text, "%s", why);
+    last = e;
+    return e;
+}
+
+cudaError_t broken(const char *why) {
+    sticky = cudaErrorLaunchFailure;
+    return failed(sticky, why);
+}
+
+bool known(emu_stream *s) {
+    return std::find(streams.begin(), streams.end(), s) != streams.end();
+}
+
+bool ready(const emu_stream *s) {
+    return !s->queue.empty() &&
+           (!s->queue.front().wait || s->queue.front().wait->done >= s->queue.front().ticket);
+}
+
+/* Does the first piece of work of some stream that may go on, any of them. False: none may. */
+bool step() {
+    std::vector<emu_stream *> can;
+    for (emu_stream *s : streams)
+        if (ready(s))
+            can.push_back(s);
+    if (can.empty())
+        return false;
+    random_state = random_state * 1664525u + 1013904223u;
+    emu_stream *s = can[(random_state >> 8) % can.size()];
+    work w = std::move(s->queue.front());
+    s->queue.pop_front();
+    if (w.run && sticky == cudaSuccess)
+        w.run();
+    return true;
+}
+
+void add(emu_stream *s, std::function<void()> f) {
+    work w;
+    w.run = std::move(f);
+    s->queue.push_back(std::move(w));
+}
+
+/* The block that holds n bytes from p, or NULL. */
+const block *holder(const void *p, size_t n) {
+    auto it = blocks.upper_bound((char *)p);
+    if (it == blocks.begin())
+        return nullptr;
+    --it;
+    return (const char *)p + n <= it->first + it->second.bytes ? &it->second : nullptr;
+}
+
+bool on_device(const void *p, size_t n) {
+    const block *b = holder(p, n);
+    return b && !b->host;
+}
+
+cudaError_t allocate(void **p, size_t bytes, bool host) {
+    char *raw = (char *)aligned_alloc(256, (bytes + 2 * GUARD + 255) / 256 * 256);
+    if (!raw)
+        return failed(cudaErrorMemoryAllocation, "out of memory");
+    memset(raw, GUARD_BYTE, GUARD);
+    memset(raw + GUARD, 0xff, bytes);
+    memset(raw + GUARD + bytes, GUARD_BYTE, GUARD);
+    blocks[raw + GUARD] = {bytes, host};
+    *p = raw + GUARD;
+    return cudaSuccess;
+}
+
+cudaError_t release(void *p, bool host) {
+    if (!p)
+        return cudaSuccess;
+    auto it = blocks.find((char *)p);
+    if (it == blocks.end() || it->second.host != host)
+        return failed(cudaErrorInvalidValue, "free of what was not allocated");
+    while (step())
+        ;
+    char *raw = it->first - GUARD;
+    size_t bytes = it->second.bytes;
+    blocks.erase(it);
+    bool whole = true;
+    for (size_t i = 0; i < GUARD; i++)
+        whole &= (unsigned char)raw[i] == GUARD_BYTE &&
+                 (unsigned char)raw[GUARD + bytes + i] == GUARD_BYTE;
+    free(raw);
+    if (!whole) {
+        char why[128];
+        snprintf(why, sizeof why, "a kernel wrote beyond a block of %zu bytes", bytes);
+        fprintf(stderr, "emulator: %s\n", why);
+        return broken(why);
+    }
+    return cudaSuccess;
+}
+
+cudaError_t check_copy(const void *dst, const void *src, size_t n, cudaMemcpyKind k) {
+    bool to = k == cudaMemcpyHostToDevice || k == cudaMemcpyDeviceToDevice;
+    bool from = k == cudaMemcpyDeviceToHost || k == cudaMemcpyDeviceToDevice;
+    if (n > 0 && (on_device(dst, n) != to || on_device(src, n) != from))
+        return failed(cudaErrorInvalidValue, "copy: a side is not where the call says");
+    return cudaSuccess;
+}
+
+/* Pageable host memory is read at once; what goes to it is there when the call returns. */
+cudaError_t copy(emu_stream *s, const void *dst, const void *src, size_t n, cudaMemcpyKind k,
+                 std::function<void(const char *)> move) {
+    if (k == cudaMemcpyHostToDevice && !holder(src, n)) {
+        std::vector<char> bytes((const char *)src, (const char *)src + n);
+        add(s, [=] { move(bytes.data()); });
+        return cudaSuccess;
+    }
+    add(s, [=] { move((const char *)src); });
+    return k == cudaMemcpyDeviceToHost && !holder(dst, n) ? cudaStreamSynchronize(s) : cudaSuccess;
+}
+
+} // namespace
+
+void emu::enqueue(cudaStream_t s, kernel k) {
+    uint64_t n = (uint64_t)k.block.x * k.block.y * k.block.z;
+    size_t allowed = shared_allowed.count(k.function) ? shared_allowed[k.function] : 48 * 1024;
+    static char why[192];
+    if (!known(s)) {
+        failed(cudaErrorInvalidResourceHandle, "launch on a stream that is none");
+    } else if (n == 0 || n > 1024 || k.grid.x == 0 || k.grid.y == 0 || k.grid.z == 0 ||
+               k.grid.x > 0x7fffffffu || k.grid.y > 65535 || k.grid.z > 65535) {
+        snprintf(why, sizeof why, "kernel '%s': grid [%u,%u,%u] of blocks [%u,%u,%u]", k.name,
+                 k.grid.x, k.grid.y, k.grid.z, k.block.x, k.block.y, k.block.z);
+        failed(cudaErrorInvalidConfiguration, why);
+    } else if (k.shared > allowed) {
+        snprintf(why, sizeof why, "kernel '%s': %zu bytes of shared memory, %zu allowed", k.name,
+                 k.shared, allowed);
+        failed(cudaErrorInvalidConfiguration, why);
+    } else {
+        add(s, [=] {
+            const char *what = "";
+            if (!run(k, &what))
+                broken(what);
+        });
+    }
+}
+
+void emu::taken(cudaStream_t s, void *p, size_t wanted, size_t bytes) {
+    wanted_of[p] = wanted;
+    add(s, [=] {
+        memset(p, 0xff, wanted);
+        memset((char *)p + wanted, GUARD_BYTE, bytes - wanted);
+    });
+}
+
+void emu::given(cudaStream_t s, void *p, size_t bytes) {
+    auto it = wanted_of.find(p);
+    if (it == wanted_of.end())
+        return;
+    size_t wanted = it->second;
+    wanted_of.erase(it);
+    add(s, [=] {
+        for (size_t i = wanted; i < bytes; i++)
+            if (((unsigned char *)p)[i] != GUARD_BYTE) {
+                static char why[128];
+                snprintf(why, sizeof why, "a kernel wrote behind a tensor of %zu bytes", wanted);
+                fprintf(stderr, "emulator: %s\n", why);
+                broken(why);
+                return;
+            }
+    });
+}
+
+cudaError_t emu_func_attribute(const void *kernel, cudaFuncAttribute a, int value) {
+    if (a != cudaFuncAttributeMaxDynamicSharedMemorySize || value < 0 || value > 227 * 1024)
+        return failed(cudaErrorInvalidValue, "unknown attribute of a function, or its value");
+    shared_allowed[kernel] = (size_t)value;
+    return cudaSuccess;
+}
+
+cudaError_t cudaGetDeviceCount(int *n) {
+    *n = 1;
+    return cudaSuccess;
+}
+
+cudaError_t cudaGetDeviceProperties(cudaDeviceProp *p, int) {
+    *p = cudaDeviceProp();
+    snprintf(p->name, sizeof p->name, "emulated device");
+    p->totalGlobalMem = (size_t)4 << 30;
+    p->major = 9;
+    p->multiProcessorCount = 4;
+    p->sharedMemPerBlockOptin = 227 * 1024;
+    return cudaSuccess;
+}
+
+cudaError_t cudaSetDevice(int) {
+    return cudaSuccess;
+}
+
+cudaError_t cudaDriverGetVersion(int *v) {
+    *v = 13000;
+    return cudaSuccess;
+}
+
+cudaError_t cudaRuntimeGetVersion(int *v) {
+    *v = 13000;
+    return cudaSuccess;
+}
+
+cudaError_t cudaMemGetInfo(size_t *free, size_t *total) {
+    *total = (size_t)4 << 30;
+    *free = *total;
+    for (const auto &b : blocks)
+        *free -= b.second.host ? 0 : std::min(*free, b.second.bytes);
+    return cudaSuccess;
+}
+
+cudaError_t cudaPeekAtLastError() {
+    return sticky != cudaSuccess ? sticky : last;
+}
+
+cudaError_t cudaGetLastError() {
+    cudaError_t e = cudaPeekAtLastError();
+    last = cudaSuccess;
+    return e;
+}
+
+const char *cudaGetErrorString(cudaError_t e) {
+    return e == cudaSuccess ? "no error" : text;
+}
+
+cudaError_t cudaMalloc(void **p, size_t bytes) {
+    return allocate(p, bytes, false);
+}
+
+cudaError_t cudaFree(void *p) {
+    return release(p, false);
+}
+
+cudaError_t cudaHostAlloc(void **p, size_t bytes, unsigned) {
+    return allocate(p, bytes, true);
+}
+
+cudaError_t cudaFreeHost(void *p) {
+    return release(p, true);
+}
+
+cudaError_t cudaMemcpyAsync(void *dst, const void *src, size_t n, cudaMemcpyKind k,
+                            cudaStream_t s) {
+    if (!known(s))
+        return failed(cudaErrorInvalidResourceHandle, "copy on a stream that is none");
+    if (cudaError_t e = check_copy(dst, src, n, k))
+        return e;
+    return copy(s, dst, src, n, k, [=](const char *from) { memmove(dst, from, n); });
+}
+
+cudaError_t cudaMemcpy2DAsync(void *dst, size_t dpitch, const void *src, size_t spitch,
+                              size_t width, size_t height, cudaMemcpyKind k, cudaStream_t s) {
+    if (!known(s))
+        return failed(cudaErrorInvalidResourceHandle, "copy on a stream that is none");
+    if (width > dpitch || width > spitch)
+        return failed(cudaErrorInvalidValue, "copy: rows wider than their pitch");
+    if (height == 0 || width == 0)
+        return cudaSuccess;
+    size_t to = dpitch * (height - 1) + width, from = spitch * (height - 1) + width;
+    cudaError_t e = check_copy(dst, src, std::min(to, from), k);
+    if (!e)
+        e = check_copy((char *)dst + to - width, (const char *)src + from - width, width, k);
+    if (e)
+        return e;
+    return copy(s, dst, src, from, k, [=](const char *p) {
+        for (size_t i = 0; i < height; i++)
+            memmove((char *)dst + i * dpitch, p + i * spitch, width);
+    });
+}
+
+cudaError_t cudaMemsetAsync(void *p, int byte, size_t n, cudaStream_t s) {
+    if (!known(s) || (n > 0 && !on_device(p, n)))
+        return failed(cudaErrorInvalidValue, "memset of what is not on the device");
+    add(s, [=] { memset(p, byte, n); });
+    return cudaSuccess;
+}
+
+cudaError_t cudaStreamCreateWithFlags(cudaStream_t *s, unsigned) {
+    *s = new emu_stream;
+    streams.push_back(*s);
+    return cudaSuccess;
+}
+
+cudaError_t cudaStreamDestroy(cudaStream_t s) {
+    if (!known(s))
+        return failed(cudaErrorInvalidResourceHandle, "destroying a stream that is none");
+    cudaStreamSynchronize(s);
+    streams.erase(std::find(streams.begin(), streams.end(), s));
+    delete s;
+    return cudaSuccess;
+}
+
+cudaError_t cudaStreamSynchronize(cudaStream_t s) {
+    if (!known(s))
+        return failed(cudaErrorInvalidResourceHandle, "waiting for a stream that is none");
+    while (!s->queue.empty())
+        if (!step())
+            return broken("a stream waits for an event for ever");
+    return sticky;
+}
+
+cudaError_t cudaStreamWaitEvent(cudaStream_t s, cudaEvent_t e, unsigned) {
+    if (!known(s) || !e || !e->alive)
+        return failed(cudaErrorInvalidResourceHandle, "waiting for an event that is none");
+    work w;
+    w.wait = e;
+    w.ticket = e->recorded;
+    s->queue.push_back(std::move(w));
+    return cudaSuccess;
+}
+
+cudaError_t cudaEventCreateWithFlags(cudaEvent_t *e, unsigned) {
+    *e = new emu_event;
+    events++;
+    return cudaSuccess;
+}
+
+/* Kept for ever: a queue may still name it. */
+cudaError_t cudaEventDestroy(cudaEvent_t e) {
+    if (!e || !e->alive)
+        return failed(cudaErrorInvalidResourceHandle, "destroying an event that is none");
+    e->alive = false;
+    events--;
+    return cudaSuccess;
+}
+
+cudaError_t cudaEventRecord(cudaEvent_t e, cudaStream_t s) {
+    if (!known(s) || !e || !e->alive)
+        return failed(cudaErrorInvalidResourceHandle, "recording an event that is none");
+    uint64_t ticket = ++tickets;
+    e->recorded = ticket;
+    add(s, [=] { e->done = ticket; });
+    return cudaSuccess;
+}
+
+cudaError_t cudaEventSynchronize(cudaEvent_t e) {
+    if (!e || !e->alive)
+        return failed(cudaErrorInvalidResourceHandle, "waiting for an event that is none");
+    while (e->done < e->recorded)
+        if (!step())
+            return broken("an event is waited for for ever");
+    return sticky;
+}
+
+cudaError_t cudaEventQuery(cudaEvent_t e) {
+    if (!e || !e->alive)
+        return failed(cudaErrorInvalidResourceHandle, "asking for an event that is none");
+    step();
+    return e->done < e->recorded ? cudaErrorNotReady : sticky;
+}
+
+cudaError_t cudaEventElapsedTime(float *ms, cudaEvent_t a, cudaEvent_t b) {
+    if (!a->recorded || !b->recorded || a->done < a->recorded || b->done < b->recorded)
+        return failed(cudaErrorNotReady, "time between events that are not done");
+    *ms = 0.01f;
+    return cudaSuccess;
+}

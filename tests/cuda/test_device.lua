@@ -1,0 +1,91 @@
+-- Choosing a device from Lua and from the command line, on the emulated device and without any.
+local m = require "mimic"
+local lu = require "luaunit"
+local lfs = require "lfs"
+
+package.path = os.getenv("MIMIC_SOURCE") .. "/tests/cli/?.lua;" .. package.path
+local shell = require "shell"
+
+local TestDevice = {}
+
+function TestDevice:tearDown() m.device("cpu") end
+
+function TestDevice:test_tensors_are_made_on_the_current_device()
+    lu.assertEquals(m.device(), "cpu")
+    local a = m.tensor { { 1, 2 }, { 3, 4 } }
+    lu.assertEquals(m.device("cuda"), "cuda")
+    local b, big = m.tensor { { 1, 2 }, { 3, 4 } }, m.full({ 30, 50 }, 0.5)
+    lu.assertEquals({ a.device, b.device, big.device }, { "cpu", "cuda", "cuda" })
+    lu.assertEquals((b * b + b):tolist(), { { 2, 6 }, { 12, 20 } })
+    lu.assertEquals(b:get(2, 1), 3)
+    lu.assertEquals(big:get(30, 50), 0.5)
+    lu.assertEquals(b:to("cpu"):tolist(), a:tolist())
+    lu.assertEquals(b:to("cpu").device, "cpu")
+    lu.assertErrorMsgContains("add: a is on cuda, b on cpu", function() return b + a end)
+    lu.assertErrorMsgContains("no f64 on cuda", m.zeros, { 2 }, "f64")
+    lu.assertErrorMsgContains("device 'tpu' is none; there are cpu and cuda", m.device, "tpu")
+    lu.assertEquals(m.device(), "cuda")
+    m.sync()
+end
+
+function TestDevice:test_gradients_and_files()
+    m.device("cuda")
+    local w = m.tensor({ 1, -2, 3 }):requires_grad_()
+    local loss = (w * w):sum_to {}
+    loss:backward()
+    lu.assertEquals(w.grad.device, "cuda")
+    lu.assertEquals(w.grad:tolist(), { 2, -4, 6 })
+    local path = os.tmpname()
+    m.safetensors.save(path, { { "w", w } })
+    m.device("cpu")
+    local file = m.safetensors.open(path)
+    lu.assertEquals(file:load("w"):tolist(), { 1, -2, 3 })
+    m.device("cuda")
+    lu.assertEquals(file:load("w").device, "cuda")
+    lu.assertEquals(file:load("w"):tolist(), { 1, -2, 3 })
+    file:close()
+    os.remove(path)
+end
+
+function TestDevice:test_devices_command()
+    local dir = shell.folder()
+    local code, out = shell.run(dir, "devices")
+    lu.assertEquals(code, 0)
+    lu.assertStrContains(out, "cuda\n  emulated device")
+    code, out = shell.run(dir, "devices", "MIMIC_CUDA=/nowhere.so")
+    lu.assertEquals(code, 0)
+    lu.assertStrContains(out, "cuda: /nowhere.so cannot be opened: /nowhere.so: cannot open shared object file")
+    local err
+    code, out, err = shell.run(dir, "-e 'print(1)'", "MIMIC_CUDA=/nowhere.so MIMIC_DEVICE=cuda")
+    lu.assertEquals({ code, out }, { 2, "" })
+    lu.assertStrContains(err, "cuda: /nowhere.so cannot be opened")
+    code, out = shell.run(dir, "-e 'print(require(\"mimic\").zeros({1}).device)'", "MIMIC_DEVICE=cuda")
+    lu.assertEquals({ code, out }, { 0, "cuda\n" })
+    shell.remove(dir)
+end
+
+function TestDevice:test_run_on_a_device()
+    local dir = shell.folder()
+    shell.write(dir .. "/x.lua", [[
+        local m = require "mimic"
+        m.experiment.task("sum", { defaults = { device = "cpu", n = 3 }, run = function(run)
+            local t = m.full({ run.config.n }, 2)
+            print("on", t.device, t:sum_to({}):item())
+        end })
+        m.experiment("devices"):run { kind = "sum", config = m.config { n = 5 } }]])
+    local code, out, err = shell.run(dir, "run x.lua --device cuda")
+    lu.assertEquals({ code, err }, { 0, "" })
+    lu.assertStrContains(out, "on\tcuda\t10.0")
+    code, out = shell.run(dir, "run x.lua")
+    lu.assertEquals(code, 0)
+    lu.assertStrContains(out, "on\tcpu\t10.0") -- another run: its numbers may differ
+    code, out = shell.run(dir, "run x.lua --device cuda")
+    lu.assertEquals({ code, out }, { 0, "" }) -- done
+    code, out, err = shell.run(dir, "run x.lua device=cuda", "MIMIC_CUDA=/nowhere.so")
+    lu.assertEquals({ code, out }, { 2, "" })
+    lu.assertStrContains(err, "device = 'cuda': cuda: /nowhere.so cannot be opened")
+    lu.assertTrue(lfs.attributes(dir .. "/results/mimic.db", "mode") == "file")
+    shell.remove(dir)
+end
+
+os.exit(lu.LuaUnit.new():runSuiteByInstances { { "TestDevice", TestDevice } }, true)

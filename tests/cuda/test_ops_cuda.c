@@ -1,0 +1,281 @@
+/* Every case of the operator table on the CUDA device (the emulated one, unless MIMIC_CUDA names
+ * another) against the CPU: forward and backward, in the case's dtypes and in bf16, dense and
+ * strided inputs; two runs give equal bits. Kernels that are still to be written are listed by
+ * name; the test fails when one of them is there. */
+#include "cuda_util.h"
+
+static const char *const unwritten[] = {"sum",
+                                        "mean",
+                                        "max",
+                                        "argmax",
+                                        "max_bwd",
+                                        "softmax",
+                                        "softmax_bwd",
+                                        "layernorm",
+                                        "add_layernorm",
+                                        "layernorm_bwd",
+                                        "batchnorm",
+                                        "batchnorm_bwd",
+                                        "l2norm",
+                                        "l2norm_bwd",
+                                        "linear",
+                                        "matmul",
+                                        "col_sum",
+                                        "act_bwd",
+                                        "attention",
+                                        "attention_bwd",
+                                        "gather_rows",
+                                        "scatter_rows",
+                                        "argsort",
+                                        "patchify",
+                                        "unpatchify",
+                                        "onehot",
+                                        "rand_uniform",
+                                        "rand_normal",
+                                        "dropout",
+                                        "drop_path",
+                                        "mix",
+                                        "cross_entropy",
+                                        "cross_entropy_bwd",
+                                        "masked_mse",
+                                        "masked_mse_bwd",
+                                        "mscl_masks",
+                                        "contrastive",
+                                        "contrastive_bwd",
+                                        "hog"};
+
+static mimic_ctx *cpu, *gpu;
+
+static bool is_written(const mimic_op *op) {
+    for (size_t i = 0; i < sizeof unwritten / sizeof *unwritten; i++)
+        if (strcmp(unwritten[i], op->name) == 0)
+            return false;
+    return true;
+}
+
+static int open_group(void **state) {
+    (void)state;
+    cpu = open_ctx(1);
+    gpu = open_ctx(1);
+    return open_cuda(gpu);
+}
+
+static int close_group(void **state) {
+    (void)state;
+    mimic_close(cpu);
+    mimic_close(gpu);
+    return 0;
+}
+
+/* Largest difference relative to the largest value of `want`, NaN and infinity in the same places.
+ */
+static double distance(const double *got, const double *want, int64_t n) {
+    double worst = 0, scale = 0;
+    for (int64_t i = 0; i < n; i++) {
+        if (isfinite(want[i]) && fabs(want[i]) > scale)
+            scale = fabs(want[i]);
+        if (isfinite(want[i]) != isfinite(got[i]) || isnan(want[i]) != isnan(got[i]))
+            return INFINITY;
+        double d = isfinite(want[i]) ? fabs(got[i] - want[i]) : 0;
+        worst = d > worst ? d : worst;
+    }
+    return worst / (scale > 1e-30 ? scale : 1);
+}
+
+/* f32: rounding of sums in another order and other exp, log, erf. bf16: an ulp of the storage. */
+static double tolerance(const op_case *c) {
+    for (int i = 0; i < c->n_in; i++)
+        if (c->in[i].given && c->in[i].dtype == MIMIC_BF16)
+            return 1.0 / 64;
+    return 2e-5;
+}
+
+static void compare(const op_case *c, const char *how, const run_result *got,
+                    const run_result *want) {
+    double tol = tolerance(c);
+    for (int k = 0; k < want->n_out; k++) {
+        assert_int_equal(got->count[k], want->count[k]);
+        bool exact = !is_float(want->dtype[k]);
+        double d = distance(got->out[k], want->out[k], want->count[k]);
+        if (d > (exact ? 0 : tol))
+            fail_msg("%s%s: output %d is off by %.3g", c->text, how, k + 1, d);
+    }
+    for (int i = 0; i < c->n_in; i++) {
+        if (!want->grad[i] != !got->grad[i])
+            fail_msg("%s%s: gradient %d is there on one device only", c->text, how, i + 1);
+        double d = want->grad[i] ? distance(got->grad[i], want->grad[i], want->grad_count[i]) : 0;
+        if (d > tol)
+            fail_msg("%s%s: gradient %d is off by %.3g", c->text, how, i + 1, d);
+    }
+}
+
+/* run_case with every input of rank 2 or more as a view: axes exchanged in memory and back. */
+static mimic_status run_strided(mimic_ctx *ctx, const op_case *c, unsigned mask, run_result *r) {
+    mimic_tensor *in[MIMIC_MAX_IN] = {NULL}, *leaf[MIMIC_MAX_IN] = {NULL};
+    mimic_scope *scope = NULL;
+    mimic_status st = mimic_scope_open(ctx, &scope);
+    for (int i = 0; i < c->n_in && st == MIMIC_OK; i++) {
+        const input_spec *s = &c->in[i];
+        input_spec turned = *s;
+        if (!s->given)
+            continue;
+        double *v = make_values(c, i), *u = malloc(sizeof *u * (size_t)(spec_count(s) + 1));
+        int64_t last = s->rank > 1 ? s->shape[s->rank - 1] : 1,
+                rows = s->rank > 1 ? s->shape[0] : 1;
+        int64_t mid = rows > 0 && last > 0 ? spec_count(s) / (rows * last) : 0;
+        for (int64_t a = 0; a < rows; a++)
+            for (int64_t m = 0; m < mid; m++)
+                for (int64_t b = 0; b < last; b++)
+                    u[(b * mid + m) * rows + a] = v[(a * mid + m) * last + b];
+        if (s->rank > 1) {
+            turned.shape[0] = last;
+            turned.shape[s->rank - 1] = rows;
+        }
+        leaf[i] = make_tensor(ctx, &turned, s->rank > 1 ? u : v);
+        free(v);
+        free(u);
+        if (!leaf[i]) {
+            st = mimic_last_status(ctx);
+            break;
+        }
+        if (mask && differentiable(c, i))
+            st = mimic_tensor_set_requires_grad(ctx, leaf[i], true);
+        mimic_attrs attrs = {.v = {{.i = 0}, {.i = s->rank - 1}}};
+        if (st == MIMIC_OK && s->rank > 1)
+            st = mimic_apply1(ctx, &mimic_op_transpose, &attrs, &in[i], 1, &leaf[i]);
+        else if (st == MIMIC_OK) {
+            mimic_tensor_retain(leaf[i]);
+            in[i] = leaf[i];
+        }
+    }
+    if (st == MIMIC_OK)
+        st = run_inputs(ctx, c, in, leaf, mask, r);
+    for (int i = 0; i < c->n_in; i++) {
+        mimic_tensor_release(in[i]);
+        mimic_tensor_release(leaf[i]);
+    }
+    mimic_scope_close(scope);
+    mimic_scope_release(scope);
+    return st;
+}
+
+static void must(mimic_status st, mimic_ctx *ctx, const op_case *c) {
+    if (st != MIMIC_OK)
+        fail_msg("%s: %s: %s", c->text, mimic_status_name(st), mimic_message(ctx));
+}
+
+static bool has_f64(const op_case *c) {
+    bool f64 = strcmp(c->op->name, "cast") == 0 && c->attrs.v[0].i == MIMIC_F64;
+    for (int i = 0; i < c->n_in; i++)
+        f64 |= c->in[i].given && c->in[i].dtype == MIMIC_F64;
+    return f64;
+}
+
+static void on_both(const op_case *c) {
+    run_result want, got, again;
+    if (has_f64(c)) {
+        mimic_status st = run_case(gpu, c, NULL, ~0u, NULL);
+        if (st != MIMIC_EUNSUPPORTED || !strstr(mimic_message(gpu), "f64"))
+            fail_msg("%s: f64 is not refused: %s", c->text, mimic_message(gpu));
+        return;
+    }
+    must(run_case(cpu, c, NULL, ~0u, &want), cpu, c);
+    must(run_case(gpu, c, NULL, ~0u, &got), gpu, c);
+    compare(c, "", &got, &want);
+    must(run_case(gpu, c, NULL, ~0u, &again), gpu, c);
+    expect_equal_bits(c, "second run", &got, &again);
+    free_result(&again);
+    free_result(&want);
+    free_result(&got);
+    must(run_strided(cpu, c, ~0u, &want), cpu, c);
+    must(run_strided(gpu, c, ~0u, &got), gpu, c);
+    compare(c, ", strided", &got, &want);
+    free_result(&want);
+    free_result(&got);
+}
+
+/* The case with its f32 inputs in bf16 where the operator takes that; false: there is none. */
+static bool in_bf16(const op_case *c, op_case *out) {
+    run_result r;
+    *out = *c;
+    if (!c->n_in || !c->in[0].given || c->in[0].dtype != MIMIC_F32 ||
+        !(c->op->dtypes & MIMIC_BIT(MIMIC_BF16)))
+        return false;
+    for (int all = 1; all >= 0; all--) { /* all inputs, or the first with the others as they are */
+        for (int i = 0; i < c->n_in; i++)
+            if (c->in[i].given && c->in[i].dtype == MIMIC_F32)
+                out->in[i].dtype = all || i == 0 ? MIMIC_BF16 : MIMIC_F32;
+        if (run_case(cpu, out, NULL, ~0u, &r) == MIMIC_OK) {
+            free_result(&r);
+            snprintf(out->text, sizeof out->text, "%.200s (in bf16)", c->text);
+            return true;
+        }
+    }
+    return false;
+}
+
+static void test_cases(void **state) {
+    (void)state;
+    op_case cases[MAX_CASES], half;
+    for (int o = 0; o < mimic_op_count(); o++) {
+        const mimic_op *op = mimic_op_at(o);
+        int n = is_written(op) ? read_cases(op, NULL, cases) : 0;
+        for (int k = 0; k < n; k++) {
+            on_both(&cases[k]);
+            if (in_bf16(&cases[k], &half))
+                on_both(&half);
+        }
+    }
+}
+
+/* The list above and the module agree, and a missing kernel says its name. */
+static void test_list(void **state) {
+    (void)state;
+    op_case cases[MAX_CASES];
+    for (int o = 0; o < mimic_op_count(); o++) {
+        const mimic_op *op = mimic_op_at(o);
+        bool there = gpu->devices[MIMIC_CUDA].backend->kernels[o] || op->flags & MIMIC_OP_VIEW;
+        if (there != is_written(op))
+            fail_msg("%s: %s", op->name, there ? "has a kernel: take it off the list" : "has none");
+        if (there || read_cases(op, NULL, cases) < 1)
+            continue;
+        char text[64];
+        snprintf(text, sizeof text, "cuda: no kernel for '%s'", op->name);
+        if (run_case(gpu, &cases[0], NULL, 0, NULL) != MIMIC_EUNSUPPORTED ||
+            strcmp(mimic_message(gpu), text) != 0)
+            fail_msg("%s: %s", op->name, mimic_message(gpu));
+    }
+}
+
+static void test_mixed_devices(void **state) {
+    (void)state;
+    mimic_tensor *a = NULL, *b = NULL, *y = NULL;
+    float x[2] = {1, 2}, back[2];
+    int64_t n = 2;
+    assert_int_equal(mimic_tensor_from(gpu, MIMIC_F32, 1, &n, x, &a), MIMIC_OK);
+    assert_string_equal(mimic_tensor_device(a), "cuda");
+    assert_null(mimic_tensor_data(a));
+    assert_int_equal(mimic_tensor_to(gpu, a, "cpu", &b), MIMIC_OK);
+    assert_string_equal(mimic_tensor_device(b), "cpu");
+    assert_memory_equal(mimic_tensor_data(b), x, sizeof x);
+    assert_int_equal(mimic_op_apply(gpu, &mimic_op_add, (mimic_tensor *[]){a, b}, 2, NULL, &y),
+                     MIMIC_EINVAL);
+    assert_non_null(strstr(mimic_message(gpu), "add: a is on cuda, b on cpu"));
+    assert_int_equal(mimic_op_apply(gpu, &mimic_op_add, (mimic_tensor *[]){b, b}, 2, NULL, &y),
+                     MIMIC_OK); /* where the inputs are */
+    assert_string_equal(mimic_tensor_device(y), "cpu");
+    mimic_tensor_release(y);
+    assert_int_equal(mimic_tensor_copy(gpu, a, b), MIMIC_OK);
+    assert_int_equal(mimic_tensor_read(gpu, a, MIMIC_F32, back, 2), MIMIC_OK);
+    assert_memory_equal(back, x, sizeof x);
+    mimic_tensor_release(a);
+    mimic_tensor_release(b);
+    assert_int_equal(mimic_set_device(gpu, "tpu"), MIMIC_EINVAL);
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {cmocka_unit_test(test_list),
+                                       cmocka_unit_test(test_mixed_devices),
+                                       cmocka_unit_test(test_cases)};
+    return cmocka_run_group_tests(tests, open_group, close_group);
+}
