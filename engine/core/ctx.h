@@ -99,13 +99,8 @@ void mimic_parallel(mimic_ctx *ctx, int64_t n, void (*fn)(void *arg, int64_t i, 
 
 /* Philox4x32-10 of Random123: key = seed, counter = (index, stream, step low, step high). */
 void mimic_philox(uint64_t seed, uint32_t stream, uint64_t step, uint32_t index, uint32_t out[4]);
-/* Inverse of the normal distribution's CDF, 0 < p < 1; own polynomial with explicit fma, so that
- * every backend gives the same numbers. */
+/* Inverse of the normal distribution's CDF, 0 < p < 1 (core/random_math.h). */
 double mimic_normal_icdf(double p);
-/* Bits to the open unit interval, so that icdf and log are finite: (u + 0.5) / 2^32. */
-static inline double mimic_open_unit(uint32_t u) {
-    return ((double)u + 0.5) * (1.0 / 4294967296.0);
-}
 
 /* Life-cycle hooks of core, called by mimic_open and mimic_close. */
 void mimic_alloc_init(mimic_config *cfg); /* fills in the default allocator */

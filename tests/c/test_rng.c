@@ -3,6 +3,7 @@
 #include "core_util.h"
 
 #include "core/ctx.h"
+#include "core/random_math.h"
 
 /* Random123's kat_vectors, philox4x32 with 10 rounds. */
 static void philox_known_answers(void **state) {

@@ -10,7 +10,7 @@ static void NAME(dropout_span)(const random_job *j, int64_t first, int64_t end) 
     uint32_t word[4];
     for (int64_t e = first; e < end; e++) {
         if (e % 4 == 0)
-            mimic_philox(j->seed, j->stream, j->step, (uint32_t)(e / 4), word);
+            philox_block(j->seed, j->stream, j->step, (uint32_t)(e / 4), word);
         y[e] = word[e % 4] < j->threshold ? PUT(0) : PUT(GET(x[e]) * scale);
     }
 }
@@ -22,7 +22,7 @@ static void NAME(drop_path_rows)(const random_job *j, int64_t first, int64_t end
         T *y = (T *)j->y + r * j->len;
         uint32_t word[4];
         int64_t i = 0;
-        mimic_philox(j->seed, j->stream, j->step, (uint32_t)(r / 4), word);
+        philox_block(j->seed, j->stream, j->step, (uint32_t)(r / 4), word);
         if (word[r % 4] < j->threshold) {
             memset(y, 0, (size_t)j->len * sizeof *y);
             continue;
@@ -37,6 +37,7 @@ static void NAME(drop_path_rows)(const random_job *j, int64_t first, int64_t end
 #else
 #include "backend/cpu/chunks.h"
 #include "backend/cpu/kernel.h"
+#include "core/random_math.h"
 
 typedef struct random_job {
     const void *x;
@@ -69,8 +70,8 @@ static void uniform_chunk(void *arg, int64_t i, int worker) {
     (void)worker;
     for (int64_t e = i * j->per; e < end; e++) {
         if (e % 4 == 0)
-            mimic_philox(j->seed, j->stream, j->step, (uint32_t)(e / 4), word);
-        y[e] = (float)(word[e % 4] >> 8) * (1.0f / 16777216.0f) * b + a;
+            philox_block(j->seed, j->stream, j->step, (uint32_t)(e / 4), word);
+        y[e] = uniform_in(word[e % 4], a, b);
     }
 }
 
@@ -82,9 +83,8 @@ static void normal_chunk(void *arg, int64_t i, int worker) {
     (void)worker;
     for (int64_t e = i * j->per; e < end; e++) {
         if (e % 4 == 0)
-            mimic_philox(j->seed, j->stream, j->step, (uint32_t)(e / 4), word);
-        y[e] = (float)(j->a +
-                       j->b * mimic_normal_icdf(j->lo + j->span * mimic_open_unit(word[e % 4])));
+            philox_block(j->seed, j->stream, j->step, (uint32_t)(e / 4), word);
+        y[e] = normal_in(word[e % 4], j->a, j->b, j->lo, j->span);
     }
 }
 

@@ -79,6 +79,7 @@ static inline cuda_state *state_of(mimic_ctx *ctx) {
  * SHARED(T, name, count): shared memory of fixed size, first thing in a kernel;
  * DYNAMIC_SHARED(T, name): what LAUNCH gave. */
 #ifdef MIMIC_EMULATED
+#define UNROLL
 #define LAUNCH(kernel, grid, block, bytes, stream, ...)                                            \
     emu::launch(#kernel, grid, block, bytes, stream, kernel, __VA_ARGS__)
 #define SHARED(T, name, count)                                                                     \
@@ -86,6 +87,7 @@ static inline cuda_state *state_of(mimic_ctx *ctx) {
     T *name = (T *)emu::shared(&name##_site, sizeof(T) * (count))
 #define DYNAMIC_SHARED(T, name) T *name = (T *)emu::dynamic_shared()
 #else
+#define UNROLL _Pragma("unroll") /* before a loop whose array must stay in registers */
 #define LAUNCH(kernel, grid, block, bytes, stream, ...)                                            \
     kernel<<<grid, block, bytes, stream>>>(__VA_ARGS__)
 #define SHARED(T, name, count) __shared__ T name[count]
@@ -94,7 +96,8 @@ static inline cuda_state *state_of(mimic_ctx *ctx) {
     T *name = (T *)dynamic_shared_bytes
 #endif
 
-/* For a launch that may report a fault: "OP: WHAT at N is not in 0..LIMIT-1" (N the position). */
+/* For a launch that may report a fault: "OP: WHAT at N is not in 0..LIMIT-1" (N the position);
+ * LIMIT 0: "OP: WHAT (row N)". */
 fault fault_of(mimic_call *c, const char *what, int64_t limit);
 /* Ends an entry: what the launches before came to, as a status with the operator's name. */
 mimic_status done(mimic_call *c);
@@ -117,6 +120,10 @@ static inline size_t element_size(int dtype) {
  * dtype. */
 mimic_status cuda_sum(mimic_ctx *ctx, int dtype, const void *x, void *y, int rank, const int64_t *n,
                       const bool *keep, float factor);
+
+/* a[n] and b[n] (f32) = sums over the parts of partial[parts,2,n], in order (sum.cu). */
+void cuda_sum_pairs(mimic_ctx *ctx, const float *partial, int64_t parts, int64_t n, float *a,
+                    float *b);
 
 /* --- in kernels --- */
 
@@ -154,6 +161,32 @@ __device__ __forceinline__ float warp_max(float v) {
     for (int o = 16; o > 0; o >>= 1)
         v = fmaxf(v, __shfl_xor_sync(0xffffffffu, v, o));
     return v;
+}
+
+/* The sum over all threads of a block with one row of them, in thread 0: f64, so that nothing is
+ * lost in long arrays. */
+__device__ __forceinline__ double block_sum(double v) {
+    SHARED(double, warps, 32);
+    for (int o = 16; o > 0; o >>= 1)
+        v += __shfl_xor_sync(0xffffffffu, v, o);
+    if (threadIdx.x % 32 == 0)
+        warps[threadIdx.x / 32] = v;
+    __syncthreads();
+    v = 0;
+    for (unsigned w = 0; threadIdx.x == 0 && w < blockDim.x / 32; w++)
+        v += warps[w];
+    __syncthreads();
+    return v;
+}
+
+/* Integers in the order of floats: -0 equals 0, NaN comes last. */
+__device__ __forceinline__ unsigned ordered(float x) {
+    unsigned u = __float_as_uint(x);
+    if (x != x)
+        return 0xffffffffu;
+    if (x == 0.0f)
+        u = 0;
+    return u & 0x80000000u ? ~u : u | 0x80000000u;
 }
 
 /* BY_FLOAT(dtype, f)(args): f<float> or f<bf16>. */

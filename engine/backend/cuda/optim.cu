@@ -45,20 +45,6 @@ mimic_status mimic_cuda_accumulate(mimic_ctx *ctx, mimic_dtype, void *dst, mimic
 
 /* --- sums of squares --- */
 
-/* Of every thread of the block, in thread 0: f64, so that nothing is lost in long arrays. */
-__device__ __forceinline__ double block_sum(double v) {
-    SHARED(double, warps, 32);
-    for (int o = 16; o > 0; o >>= 1)
-        v += __shfl_xor_sync(0xffffffffu, v, o);
-    if (threadIdx.x % 32 == 0)
-        warps[threadIdx.x / 32] = v;
-    __syncthreads();
-    v = 0;
-    for (unsigned w = 0; threadIdx.x == 0 && w < blockDim.x / 32; w++)
-        v += warps[w];
-    return v;
-}
-
 /* partial[block] = sum of x^2 over the block's SQUARES elements */
 __global__ void square_part(const float *x, double *partial, int64_t n) {
     int64_t first = (int64_t)blockIdx.x * SQUARES;

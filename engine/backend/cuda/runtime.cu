@@ -28,9 +28,14 @@ mimic_status check_fault(mimic_ctx *ctx) {
         return MIMIC_OK;
     *s->fault_word = ~0ull;
     const fault_note *n = &s->notes[(word >> 48) % FAULTS];
+    const char *open = n->place ? " (" : "", *place = n->place ? n->place : "";
+    const char *close = n->place ? ")" : "";
+    long long at = (long long)(word & 0xffffffffffffull);
+    if (n->limit == 0)
+        return s->host->fail(ctx, MIMIC_EINVAL, "%s: %s (row %lld)%s%s%s", n->op, n->what, at, open,
+                             place, close);
     return s->host->fail(ctx, MIMIC_EINVAL, "%s: %s at %lld is not in 0..%lld%s%s%s", n->op,
-                         n->what, (long long)(word & 0xffffffffffffull), (long long)n->limit - 1,
-                         n->place ? " (" : "", n->place ? n->place : "", n->place ? ")" : "");
+                         n->what, at, (long long)n->limit - 1, open, place, close);
 }
 
 /* Waits for the stream. */

@@ -164,6 +164,31 @@ mimic_status cuda_sum(mimic_ctx *ctx, int dtype, const void *x, void *y, int ran
                               : sum_of(ctx, (const bf16 *)x, (bf16 *)y, outs, terms, a, factor);
 }
 
+/* a[n] | b[n] = columns of partial[parts,2n]; ROWS * 2 rows of threads share the parts */
+__global__ void sum_pairs(const float *partial, int64_t parts, int64_t n, float *a, float *b) {
+    SHARED(float, rows, 2 * ROWS * LANES);
+    int64_t i = (int64_t)blockIdx.x * LANES + threadIdx.x;
+    float s = 0.0f;
+    for (int64_t p = threadIdx.y; i < 2 * n && p < parts; p += 2 * ROWS)
+        s += partial[p * 2 * n + i];
+    rows[threadIdx.y * LANES + threadIdx.x] = s;
+    __syncthreads();
+    if (threadIdx.y > 0 || i >= 2 * n)
+        return;
+    for (int k = 1; k < 2 * ROWS; k++)
+        s += rows[k * LANES + threadIdx.x];
+    if (i < n)
+        a[i] = s;
+    else
+        b[i - n] = s;
+}
+
+void cuda_sum_pairs(mimic_ctx *ctx, const float *partial, int64_t parts, int64_t n, float *a,
+                    float *b) {
+    LAUNCH(sum_pairs, blocks_of(2 * n, LANES), dim3(LANES, 2 * ROWS), 0, state_of(ctx)->stream,
+           partial, parts, n, a, b);
+}
+
 KERNEL(sum_to) {
     const mimic_tensor *x = c->in[0], *y = c->out[0];
     bool keep[MIMIC_MAX_RANK];
