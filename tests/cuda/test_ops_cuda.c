@@ -7,6 +7,50 @@
 static const char *const unwritten[] = {"linear",  "matmul",    "col_sum",
                                         "act_bwd", "attention", "attention_bwd"};
 
+/* Cases beside the records': sizes that take another way through a kernel. Rows: up to 1024 and
+ * 4096 elements in registers of a warp and of a block, longer and odd ones read again; several
+ * blocks that share column sums; sorts in tiles. */
+static const struct {
+    const char *op, *cases;
+} larger[] = {
+    {"sum", "x[3,9000] axis=1; x[70000]; x[2,700,3] axis=1"},
+    {"max", "x[2,1500] axis=1; x[3000]; x[2,9,300] axis=1"},
+    {"argmax", "x[2,1500]; x[2,1027]:bf16"},
+    {"max_bwd", "dy[700] index[700]:i32=index(3) axis=1 shape=700,3"},
+    {"softmax", "x[5,768]; x[2,1536]; x[2,1501]; x[2,4100]; x[9,1000]:bf16"},
+    {"l2norm", "x[5,256]; x[2,1536]; x[2,1501]; x[2,4100]; x[3,0]"},
+    {"layernorm", "x[40,768] weight[768] bias[768]; x[18,1536] weight[1536] bias[1536]; x[18,1501] "
+                  "weight[1501] bias[1501]; x[40,31] weight[31] bias[31]; x[3,4100] weight[4100] "
+                  "bias[4100]; x[4300,8] weight[8] bias[8]"},
+    {"add_layernorm",
+     "x[40,768] r[40,768] weight[768] bias[768]; x[18,1536] r[18,1536] weight[1536] "
+     "bias[1536]; x[18,1501] r[18,1501] weight[1501] bias[1501]"},
+    {"batchnorm", "x[300,70] weight[70] bias[70]"},
+    {"cross_entropy", "logits[5,1000] target[5]:i32=index(1000) smoothing=0.1; logits[3,1501] "
+                      "target[3,1501]=uniform; logits[3,2048] target[3]:i32=index(2048); "
+                      "logits[700,8] target[700]:i32=index(8)"},
+    {"masked_mse", "pred[2,5,768] target[2,5,768] mask[2,5]=uniform norm=1; pred[1,3,1536] "
+                   "target[1,3,1536] mask[1,3]=1 norm=1; pred[1,3,1501] target[1,3,1501] "
+                   "mask[1,3]=uniform norm=1; pred[3,4,8] target[3,4,8] mask[3,4]=perm"},
+    {"mscl_masks", "anchors[40,70]=uniform candidates[37,70]=uniform a[37]:i32=index(40) "
+                   "b[37]:i32=index(40) t=12"},
+    {"contrastive",
+     "za[70,65] zc[150,65] pos[70,150]:u8=bool cand[70,150]:u8=bool tau=9; za[600,3] "
+     "zc[5,3] pos[600,5]:u8=bool cand[600,5]:u8=bool tau=1 empty=1"},
+    {"gather_rows", "x[3,40,256] index[3,30]:i32=perm; x[5,6] index[4]:i32=index(5); x[5,5] "
+                    "index[4]:i32=index(5); x[9,7]:u8 index[4]:i32=index(9)"},
+    {"scatter_rows", "y[2,70,260] index[2,70]:i32=index(9) rows=9; y[2,70,33] "
+                     "index[2,70]:i32=index(70) rows=70"},
+    {"argsort", "x[2,2048]=uniform; x[2,5000]=uniform; x[9001]:i32=index(70)"},
+    {"onehot", "labels[70]:i32=index(9) classes=9"},
+    {"patchify", "img[2,3,32,48] patch=16 order=1; img[3,2,6,9]:u8 patch=3"},
+    {"mix", "x[3,2,40,32] lam[3]=uniform box[3,4]:i32=index(32) partner[3]:i32=perm"},
+    {"hog", "img[1,2,48,24] pool=12 bins=100"},
+    {"dropout", "x[5000] p=0.3; x[5003] p=0.3"},
+    {"drop_path", "x[9,5000] p=0.3; x[5,4097] p=0.3"},
+    {"rand_normal", "shape=20000 mean=1 std=3"},
+};
+
 static mimic_ctx *cpu, *gpu;
 
 static bool is_written(const mimic_op *op) {
@@ -177,17 +221,30 @@ static bool in_bf16(const op_case *c, op_case *out) {
     return false;
 }
 
+/* The cases of text, or of the record for NULL. */
+static void run_cases(const mimic_op *op, const char *text) {
+    op_case cases[MAX_CASES], half;
+    int n = read_cases(op, text, cases);
+    for (int k = 0; k < n; k++) {
+        on_both(&cases[k]);
+        if (in_bf16(&cases[k], &half))
+            on_both(&half);
+    }
+}
+
 static void test_cases(void **state) {
     (void)state;
-    op_case cases[MAX_CASES], half;
-    for (int o = 0; o < mimic_op_count(); o++) {
-        const mimic_op *op = mimic_op_at(o);
-        int n = is_written(op) ? read_cases(op, NULL, cases) : 0;
-        for (int k = 0; k < n; k++) {
-            on_both(&cases[k]);
-            if (in_bf16(&cases[k], &half))
-                on_both(&half);
-        }
+    for (int o = 0; o < mimic_op_count(); o++)
+        if (is_written(mimic_op_at(o)))
+            run_cases(mimic_op_at(o), NULL);
+}
+
+static void test_larger(void **state) {
+    (void)state;
+    for (size_t i = 0; i < sizeof larger / sizeof *larger; i++) {
+        const mimic_op *op = mimic_op_find(larger[i].op);
+        assert_non_null(op);
+        run_cases(op, larger[i].cases);
     }
 }
 
@@ -239,6 +296,6 @@ static void test_mixed_devices(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {cmocka_unit_test(test_list),
                                        cmocka_unit_test(test_mixed_devices),
-                                       cmocka_unit_test(test_cases)};
+                                       cmocka_unit_test(test_cases), cmocka_unit_test(test_larger)};
     return cmocka_run_group_tests(tests, open_group, close_group);
 }

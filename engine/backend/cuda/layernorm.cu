@@ -102,20 +102,20 @@ __global__ void norm_bwd_rows(const T *dy, const T *x, const float *weight, cons
             store<S::P>(dx + r * n + i, v);
         });
     }
-    if (S::N == 0)
-        return;
-    for (unsigned k = 0; k < S::ROWS; k++) {
-        if (threadIdx.y == k)
-            walk<S>(n, [&](int s, int64_t i) {
-                UNROLL for (int j = 0; j < S::P; j++) {
-                    total[i + j] = (k > 0 ? total[i + j] : 0.0f) + dw[s * S::P + j];
-                    total[n + i + j] = (k > 0 ? total[n + i + j] : 0.0f) + db[s * S::P + j];
-                }
-            });
-        __syncthreads();
+    if constexpr (S::N > 0) {
+        for (unsigned k = 0; k < S::ROWS; k++) {
+            if (threadIdx.y == k)
+                walk<S>(n, [&](int s, int64_t i) {
+                    UNROLL for (int j = 0; j < S::P; j++) {
+                        total[i + j] = (k > 0 ? total[i + j] : 0.0f) + dw[s * S::P + j];
+                        total[n + i + j] = (k > 0 ? total[n + i + j] : 0.0f) + db[s * S::P + j];
+                    }
+                });
+            __syncthreads();
+        }
+        for (int64_t i = threadIdx.y * S::G + threadIdx.x; i < 2 * n; i += S::G * S::ROWS)
+            partial[(int64_t)blockIdx.x * 2 * n + i] = total[i];
     }
-    for (int64_t i = threadIdx.y * S::G + threadIdx.x; i < 2 * n; i += S::G * S::ROWS)
-        partial[(int64_t)blockIdx.x * 2 * n + i] = total[i];
 }
 
 /* --- entries --- */

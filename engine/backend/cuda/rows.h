@@ -43,30 +43,30 @@ template <class S> __device__ __forceinline__ int64_t row_index() {
 
 /* P elements at x, or to y, by 16 bytes unless P is 1 */
 template <int P, class T> __device__ __forceinline__ void load(const T *x, float *v) {
-    if (P == 1) {
+    if constexpr (P == 1) {
         v[0] = get(x[0]);
-        return;
-    }
-    UNROLL for (int k = 0; k < P; k += pack<T>::N) {
-        pack<T> w = *(const pack<T> *)(x + k);
-        UNROLL for (int j = 0; j < pack<T>::N; j++) v[k + j] = get(w.at[j]);
+    } else {
+        UNROLL for (int k = 0; k < P; k += pack<T>::N) {
+            pack<T> w = *(const pack<T> *)(x + k);
+            UNROLL for (int j = 0; j < pack<T>::N; j++) v[k + j] = get(w.at[j]);
+        }
     }
 }
 template <int P, class T> __device__ __forceinline__ void store(T *y, const float *v) {
-    if (P == 1) {
+    if constexpr (P == 1) {
         put(y, v[0]);
-        return;
-    }
-    UNROLL for (int k = 0; k < P; k += pack<T>::N) {
-        pack<T> w;
-        UNROLL for (int j = 0; j < pack<T>::N; j++) put(&w.at[j], v[k + j]);
-        *(pack<T> *)(y + k) = w;
+    } else {
+        UNROLL for (int k = 0; k < P; k += pack<T>::N) {
+            pack<T> w;
+            UNROLL for (int j = 0; j < pack<T>::N; j++) put(&w.at[j], v[k + j]);
+            *(pack<T> *)(y + k) = w;
+        }
     }
 }
 
 /* Calls f(slot, i) for each i where P elements of this thread begin. */
 template <class S, class F> __device__ __forceinline__ void walk(int64_t n, F f) {
-    if (S::N > 0) {
+    if constexpr (S::N > 0) {
         UNROLL for (int s = 0; s < S::N / S::P; s++) {
             int i = (s * S::G + (int)threadIdx.x) * S::P;
             if (i < (int)n)
@@ -83,19 +83,18 @@ template <class T, class S> struct row {
     const T *x;
     float kept[S::N > 0 ? S::N : 1];
     __device__ __forceinline__ row(const T *x_, int64_t n) : x(x_) {
-        if (S::N > 0)
+        if constexpr (S::N > 0)
             walk<S>(n, [&](int s, int64_t i) { load<S::P>(x + i, kept + s * S::P); });
     }
     __device__ __forceinline__ void take(int s, int64_t i, float *v) const {
-        if (S::N == 0) {
+        if constexpr (S::N == 0)
             load<S::P>(x + i, v);
-            return;
-        }
-        UNROLL for (int k = 0; k < S::P; k++) v[k] = kept[s * S::P + k];
+        else
+            UNROLL for (int k = 0; k < S::P; k++) v[k] = kept[s * S::P + k];
     }
     /* What take gives from now on; x must get it too. */
     __device__ __forceinline__ void replace(int s, const float *v) {
-        if (S::N > 0)
+        if constexpr (S::N > 0)
             UNROLL for (int k = 0; k < S::P; k++) kept[s * S::P + k] = v[k];
     }
 };
