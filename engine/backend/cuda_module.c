@@ -17,6 +17,7 @@
 #define MODULE "libmimic_cuda.so"
 
 static const mimic_host host_calls = {.fail = mimic_fail,
+                                      .log = mimic_log,
                                       .alloc = mimic_alloc,
                                       .free = mimic_free,
                                       .get = mimic_device_get,

@@ -38,6 +38,7 @@ static void NAME(col_sum_total)(const col_sum_job *job, int64_t chunks, void *re
 
 #else
 #include "backend/cpu/gemm.h"
+#include "ops/batch_axes.h"
 
 #define CHUNK 128 /* rows */
 
@@ -76,39 +77,6 @@ mimic_status KERNEL(col_sum)(mimic_call *c) {
     return MIMIC_OK;
 }
 
-/* One batch axis: its size and the elements from one item to the next in a, b and c. */
-typedef struct batch_axis {
-    int64_t n, sa, sb, sc;
-} batch_axis;
-
-/* The batch axes of the call, innermost first, neighbours that walk evenly merged. Returns how
- * many. */
-static int batch_axes(const mimic_call *c, batch_axis *axes) {
-    const mimic_tensor *a = c->in[0], *b = c->in[1], *y = c->out[0];
-    int64_t sa = a->shape[a->rank - 1] * a->shape[a->rank - 2];
-    int64_t sb = b->shape[b->rank - 1] * b->shape[b->rank - 2];
-    int64_t sc = y->shape[y->rank - 1] * y->shape[y->rank - 2];
-    int count = 0;
-    for (int i = 3; i <= y->rank; i++) {
-        batch_axis x = {.n = y->shape[y->rank - i], .sc = sc};
-        int64_t na = i <= a->rank ? a->shape[a->rank - i] : 1;
-        int64_t nb = i <= b->rank ? b->shape[b->rank - i] : 1;
-        x.sa = na == 1 ? 0 : sa;
-        x.sb = nb == 1 ? 0 : sb;
-        sa *= na;
-        sb *= nb;
-        sc *= x.n;
-        batch_axis *last = count > 0 ? &axes[count - 1] : NULL;
-        if (x.n == 1)
-            continue;
-        if (last && x.sa == last->sa * last->n && x.sb == last->sb * last->n)
-            last->n *= x.n;
-        else
-            axes[count++] = x;
-    }
-    return count;
-}
-
 mimic_status KERNEL(matmul)(mimic_call *c) {
     const mimic_tensor *a = c->in[0], *b = c->in[1], *y = c->out[0];
     bool ta = c->attrs.v[0].i != 0, tb = c->attrs.v[1].i != 0;
@@ -135,17 +103,11 @@ mimic_status KERNEL(matmul)(mimic_call *c) {
         outer *= axes[i].n;
     size_t in = mimic_dtype_size(g.in), out = mimic_dtype_size(g.out);
     for (int64_t o = 0; o < outer; o++) {
-        int64_t at_a = 0, at_b = 0, at_c = 0, rest = o;
-        for (int i = 1; i < n_axes; i++) {
-            int64_t k = rest % axes[i].n;
-            rest /= axes[i].n;
-            at_a += k * axes[i].sa;
-            at_b += k * axes[i].sb;
-            at_c += k * axes[i].sc;
-        }
-        g.a = (const char *)mimic_data(a) + (size_t)at_a * in;
-        g.b = (const char *)mimic_data(b) + (size_t)at_b * in;
-        g.c = (char *)mimic_data(y) + (size_t)at_c * out;
+        int64_t at[3];
+        batch_offsets(axes, n_axes, o, at);
+        g.a = (const char *)mimic_data(a) + (size_t)at[0] * in;
+        g.b = (const char *)mimic_data(b) + (size_t)at[1] * in;
+        g.c = (char *)mimic_data(y) + (size_t)at[2] * out;
         mimic_status status =
             KERNEL(gemm)(c->ctx, &g, axes[0].n, axes[0].sa, axes[0].sb, axes[0].sc);
         if (status != MIMIC_OK)

@@ -65,6 +65,7 @@ typedef struct cuda_state {
     fault_note notes[FAULTS];       /* of the newest tickets */
     mail_box mail;
     feeder feed;
+    struct gemm_state *gemm;        /* gemm.cu's own */
 } cuda_state;
 
 static inline cuda_state *state_of(mimic_ctx *ctx) {
@@ -124,6 +125,10 @@ mimic_status cuda_sum(mimic_ctx *ctx, int dtype, const void *x, void *y, int ran
 /* a[n] and b[n] (f32) = sums over the parts of partial[parts,2,n], in order (sum.cu). */
 void cuda_sum_pairs(mimic_ctx *ctx, const float *partial, int64_t parts, int64_t n, float *a,
                     float *b);
+
+/* y[n] = sum of the rows of x[rows,n] (sum.cu), in f32. */
+mimic_status cuda_col_sum(mimic_ctx *ctx, int dtype, const void *x, float *y, int64_t rows,
+                          int64_t n);
 
 /* --- in kernels --- */
 

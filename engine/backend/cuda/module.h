@@ -11,11 +11,12 @@ extern "C" {
 #endif
 
 /* Goes up with any change of what is below or of mimic_backend. */
-enum { MIMIC_MODULE_API = 2 };
+enum { MIMIC_MODULE_API = 3 };
 
 /* What the module may call. */
 typedef struct mimic_host {
     mimic_status (*fail)(mimic_ctx *ctx, mimic_status status, const char *fmt, ...);
+    void (*log)(mimic_ctx *ctx, int level, const char *fmt, ...);
     void *(*alloc)(mimic_ctx *ctx, size_t bytes); /* host memory */
     void (*free)(mimic_ctx *ctx, void *p);
     /* Device memory from the pool; free to be used again by later calls at once. */

@@ -1,5 +1,6 @@
 /* Life of the device, its memory and copies. One stream does everything in order; only downloads
  * and sync wait for it. */
+#include "backend/cuda/gemm.h"
 #include "backend/cuda/kernel.h"
 #include "backend/cuda/runtime.h"
 
@@ -104,6 +105,7 @@ void mimic_cuda_close(mimic_ctx *ctx) {
     cuda_state *s = state_of(ctx);
     cudaStreamSynchronize(s->stream);
     mimic_cuda_transfer_close(ctx);
+    cuda_gemm_close(ctx);
     cudaStreamDestroy(s->stream);
     cudaFreeHost(s->fault_word);
     free(s);

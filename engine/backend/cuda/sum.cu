@@ -110,8 +110,8 @@ static bool in_a_row(const axes &a, int64_t terms) {
            (a.kept == 0 || (a.kept == 1 && a.stride[0] == terms));
 }
 
-template <class T>
-static mimic_status sum_of(mimic_ctx *ctx, const T *x, T *y, int64_t outs, int64_t terms,
+template <class T, class Y>
+static mimic_status sum_of(mimic_ctx *ctx, const T *x, Y *y, int64_t outs, int64_t terms,
                            const axes &a, float factor) {
     cuda_state *s = state_of(ctx);
     bool rows = in_a_row(a, terms) && terms >= 128 && outs <= 65535;
@@ -133,15 +133,15 @@ static mimic_status sum_of(mimic_ctx *ctx, const T *x, T *y, int64_t outs, int64
         LAUNCH((sum_run<T, float>), dim3((unsigned)parts, (unsigned)outs), 256, 0, s->stream, x,
                partial, terms, per, 1.0f);
     else if (rows)
-        LAUNCH((sum_run<T, T>), dim3(1, (unsigned)outs), 256, 0, s->stream, x, y, terms, per,
+        LAUNCH((sum_run<T, Y>), dim3(1, (unsigned)outs), 256, 0, s->stream, x, y, terms, per,
                factor);
     else if (parts > 1)
         LAUNCH((sum_part<T, float>), grid, block, 0, s->stream, x, partial, outs, terms, per, a,
                1.0f);
     else
-        LAUNCH((sum_part<T, T>), grid, block, 0, s->stream, x, y, outs, terms, per, a, factor);
+        LAUNCH((sum_part<T, Y>), grid, block, 0, s->stream, x, y, outs, terms, per, a, factor);
     if (parts > 1) {
-        LAUNCH(sum_parts<T>, blocks_of(outs, 256), 256, 0, s->stream, partial, y, outs, parts,
+        LAUNCH(sum_parts<Y>, blocks_of(outs, 256), 256, 0, s->stream, partial, y, outs, parts,
                rows ? (int64_t)1 : outs, rows ? parts : (int64_t)1, factor);
         s->host->put(&ctx->devices[MIMIC_CUDA], memory, bytes);
     }
@@ -187,6 +187,20 @@ void cuda_sum_pairs(mimic_ctx *ctx, const float *partial, int64_t parts, int64_t
                     float *b) {
     LAUNCH(sum_pairs, blocks_of(2 * n, LANES), dim3(LANES, 2 * ROWS), 0, state_of(ctx)->stream,
            partial, parts, n, a, b);
+}
+
+mimic_status cuda_col_sum(mimic_ctx *ctx, int dtype, const void *x, float *y, int64_t rows,
+                          int64_t n) {
+    const int64_t shape[2] = {rows, n};
+    const bool keep[2] = {false, true};
+    axes a = split(2, shape, keep);
+    if (n == 0)
+        return MIMIC_OK;
+    if (rows == 0)
+        return cuda_check(ctx, cudaMemsetAsync(y, 0, (size_t)n * 4, state_of(ctx)->stream),
+                          "clear");
+    return dtype == MIMIC_F32 ? sum_of(ctx, (const float *)x, y, n, rows, a, 1.0f)
+                              : sum_of(ctx, (const bf16 *)x, y, n, rows, a, 1.0f);
 }
 
 KERNEL(sum_to) {

@@ -228,6 +228,16 @@ void emu::given(cudaStream_t s, void *p, size_t bytes) {
     });
 }
 
+bool emu::add_work(cudaStream_t s, std::function<void()> f) {
+    if (known(s))
+        add(s, std::move(f));
+    return known(s);
+}
+
+bool emu::on_device_memory(const void *p, size_t n) {
+    return on_device(p, n);
+}
+
 cudaError_t emu_func_attribute(const void *kernel, cudaFuncAttribute a, int value) {
     if (a != cudaFuncAttributeMaxDynamicSharedMemorySize || value < 0 || value > 227 * 1024)
         return failed(cudaErrorInvalidValue, "unknown attribute of a function, or its value");

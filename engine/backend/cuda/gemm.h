@@ -1,0 +1,57 @@
+/* Matrix products through cublasLt (gemm.cu), and the file that keeps the algorithm chosen for each
+ * shape (gemm_cache.c). */
+#ifndef MIMIC_CUDA_GEMM_H
+#define MIMIC_CUDA_GEMM_H
+
+#include "backend/cuda/module.h"
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+/* What follows the sums, inside the product. GELU is the tanh form. */
+enum gemm_finish { GEMM_PLAIN = 0, GEMM_BIAS = 1, GEMM_GELU = 2 };
+
+/* c = finish(op(a) op(b)), row-major; `batch` of them, s* elements apart. Sums are f32. */
+typedef struct gemm {
+    int in, out;               /* dtypes: of a and b, of c */
+    bool ta, tb;               /* stored transposed */
+    int64_t m, n, k;           /* op(a) [m,k], op(b) [k,n] */
+    int64_t lda, ldb, ldc;     /* elements from row to row as stored */
+    int64_t batch, sa, sb, sc; /* batch 0 counts as 1 */
+    const void *a, *b;
+    void *c;
+    int finish;       /* bits of gemm_finish */
+    const void *bias; /* [n] of c's dtype, with GEMM_BIAS */
+    void *aux;        /* [m,n], with GEMM_GELU: what it is applied to, of c's dtype, rows of ldc;
+                         NULL: not kept */
+} gemm;
+
+/* Enqueues it. k = 0 gives zeros (and then no finish); nothing to do for m, n = 0. */
+mimic_status cuda_gemm(mimic_ctx *ctx, const gemm *g);
+/* Whether the library does g's finish at these sizes and addresses; g is not run. */
+mimic_status cuda_gemm_able(mimic_ctx *ctx, const gemm *g, bool *able);
+/* Gives back the library's handle, the plans and the workspace. */
+void cuda_gemm_close(mimic_ctx *ctx);
+
+/* The words kept for a shape: the library's algorithm and the bytes of workspace it wants. */
+typedef struct gemm_choice {
+    uint64_t algorithm[8], workspace;
+} gemm_choice;
+enum { GEMM_KEY = 320 }; /* longest key with its end */
+
+/* The file: MIMIC_GEMM_CACHE, or mimic/gemm.txt in XDG_CACHE_HOME or ~/.cache; "" when there is no
+ * such folder or MIMIC_GEMM_CACHE is empty: nothing is kept. */
+void gemm_cache_path(char *path, size_t size);
+/* Reads what was kept under `key` (no space, no line end). A file that is not ours or is damaged
+ * counts for nothing: *warning (or NULL) says so. */
+bool gemm_cache_find(const char *path, const char *key, gemm_choice *choice, const char **warning);
+/* Adds a line; the file is replaced as a whole or not at all, and one that is not ours is left
+ * alone. */
+bool gemm_cache_add(const char *path, const char *key, const gemm_choice *choice,
+                    const char **warning);
+
+#ifdef __cplusplus
+}
+#endif
+#endif

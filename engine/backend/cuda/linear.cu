@@ -1,0 +1,210 @@
+/* linear, matmul, act_bwd and col_sum: the products are cublasLt's. The exact-erf GELU and ReLU are
+ * a pass of their own after the product with the bias; the tanh GELU is part of the product where
+ * the library can. */
+#include "backend/cuda/activations.h"
+#include "backend/cuda/gemm.h"
+#include "ops/batch_axes.h"
+
+/* y[n] = f(x[n]); y may be x. `packs`: 16 bytes at once. */
+template <class T, class F> __global__ void activate(const T *x, T *y, int64_t n, bool packs, F f) {
+    const int N = pack<T>::N;
+    int64_t i = ((int64_t)blockIdx.x * blockDim.x + threadIdx.x) * N;
+    if (packs && i + N <= n) {
+        pack<T> v = *(const pack<T> *)(x + i);
+        for (int k = 0; k < N; k++)
+            put(&v.at[k], f(get(v.at[k])));
+        *(pack<T> *)(y + i) = v;
+    } else {
+        for (int64_t end = i + N < n ? i + N : n; i < end; i++)
+            put(y + i, f(get(x[i])));
+    }
+}
+
+/* dx[n] = f(dy[n], pre[n]) */
+template <class T, class F>
+__global__ void activate_bwd(const T *dy, const T *pre, T *dx, int64_t n, bool packs, F f) {
+    const int N = pack<T>::N;
+    int64_t i = ((int64_t)blockIdx.x * blockDim.x + threadIdx.x) * N;
+    if (packs && i + N <= n) {
+        pack<T> v = *(const pack<T> *)(dy + i), w = *(const pack<T> *)(pre + i);
+        for (int k = 0; k < N; k++)
+            put(&v.at[k], f(get(v.at[k]), get(w.at[k])));
+        *(pack<T> *)(dx + i) = v;
+    } else {
+        for (int64_t end = i + N < n ? i + N : n; i < end; i++)
+            put(dx + i, f(get(dy[i]), get(pre[i])));
+    }
+}
+
+/* y[rows,n] = bias[n] */
+template <class T> __global__ void fill_bias(const float *bias, T *y, int64_t n, int64_t count) {
+    int64_t i = (int64_t)blockIdx.x * blockDim.x + threadIdx.x;
+    if (i < count)
+        put(y + i, bias[i % n]);
+}
+
+enum { THREADS = 256 };
+
+template <class T>
+static void fill(cudaStream_t s, const void *bias, void *y, int64_t n, int64_t count) {
+    LAUNCH(fill_bias<T>, blocks_of(count, THREADS), THREADS, 0, s, (const float *)bias, (T *)y, n,
+           count);
+}
+
+template <class T, class F>
+static void pass_with(cudaStream_t s, const void *x, void *y, int64_t n, F f) {
+    LAUNCH((activate<T, F>), blocks_of(n, THREADS * pack<T>::N), THREADS, 0, s, (const T *)x,
+           (T *)y, n, wide(x, y), f);
+}
+
+template <class T>
+static void pass(cudaStream_t s, int64_t act, const void *x, void *y, int64_t n) {
+    if (act == ACT_RELU)
+        pass_with<T>(s, x, y, n, relu_fn());
+    else if (act == ACT_GELU)
+        pass_with<T>(s, x, y, n, gelu_fn());
+    else
+        pass_with<T>(s, x, y, n, gelu_tanh_fn());
+}
+
+template <class T, class F> static void bwd_with(mimic_call *c, F f) {
+    const T *dy = (const T *)mimic_data(c->in[0]), *pre = (const T *)mimic_data(c->in[1]);
+    T *dx = (T *)mimic_data(c->out[0]);
+    int64_t n = mimic_numel(c->out[0]);
+    if (n > 0)
+        LAUNCH((activate_bwd<T, F>), blocks_of(n, THREADS * pack<T>::N), THREADS, 0,
+               state_of(c->ctx)->stream, dy, pre, dx, n, wide(dy, pre, dx), f);
+}
+
+struct same_bwd_fn {
+    __device__ float operator()(float dy, float) const {
+        return dy;
+    }
+};
+
+template <class T> static void bwd(mimic_call *c) {
+    switch (c->attrs.v[0].i) {
+    case ACT_RELU:
+        bwd_with<T>(c, relu_bwd_fn());
+        break;
+    case ACT_GELU:
+        bwd_with<T>(c, gelu_bwd_fn());
+        break;
+    case ACT_GELU_TANH:
+        bwd_with<T>(c, gelu_tanh_bwd_fn());
+        break;
+    default:
+        bwd_with<T>(c, same_bwd_fn());
+    }
+}
+
+KERNEL(act_bwd) {
+    BY_FLOAT(c->in[0]->dtype, bwd)(c);
+    return done(c);
+}
+
+KERNEL(col_sum) {
+    const mimic_tensor *x = c->in[0];
+    int64_t n = x->shape[x->rank - 1];
+    mimic_status st = cuda_col_sum(c->ctx, x->dtype, mimic_data(x), (float *)mimic_data(c->out[0]),
+                                   n > 0 ? mimic_numel(x) / n : 0, n);
+    return st ? st : done(c);
+}
+
+/* The product and what follows it; g is the product with its bias in y's dtype. */
+static mimic_status product(mimic_call *c, gemm *g) {
+    cudaStream_t stream = state_of(c->ctx)->stream;
+    int64_t act = c->attrs.v[0].i;
+    void *y = mimic_data(c->out[0]), *pre = c->save[0] ? mimic_data(c->save[0]) : NULL;
+    bool fused = false;
+    mimic_status st = MIMIC_OK;
+    if (act == ACT_GELU_TANH && g->k > 0) {
+        gemm with = *g;
+        with.finish |= GEMM_GELU;
+        with.aux = pre;
+        with.c = y;
+        st = cuda_gemm_able(c->ctx, &with, &fused);
+        if (!st && fused)
+            return cuda_gemm(c->ctx, &with);
+    }
+    g->c = act && pre ? pre : y;
+    if (!st && g->k == 0 && g->bias)
+        BY_FLOAT(g->out, fill)(stream, g->bias, (void *)g->c, g->n, g->m * g->n);
+    else if (!st)
+        st = cuda_gemm(c->ctx, g);
+    if (!st && act)
+        BY_FLOAT(g->out, pass)(stream, act, g->c, y, g->m * g->n);
+    return st;
+}
+
+KERNEL(linear) {
+    const mimic_tensor *x = c->in[0], *w = c->in[1], *bias = c->in[2];
+    cuda_state *s = state_of(c->ctx);
+    gemm g = {};
+    g.in = g.out = x->dtype;
+    g.tb = true;
+    g.k = g.lda = g.ldb = w->shape[1];
+    g.n = g.ldc = w->shape[0];
+    g.m = mimic_numel(c->out[0]) / (g.n > 0 ? g.n : 1);
+    g.a = mimic_data(x);
+    g.b = mimic_data(w);
+    if (g.m == 0 || g.n == 0)
+        return MIMIC_OK;
+    void *narrow = NULL;
+    size_t bytes = (size_t)g.n * sizeof(bf16);
+    mimic_status st = MIMIC_OK;
+    if (bias) {
+        g.finish = GEMM_BIAS;
+        g.bias = mimic_data(bias);
+        if (x->dtype == MIMIC_BF16 && g.k > 0) { /* the library wants it in y's dtype */
+            st = s->host->get(c->device, bytes, &narrow);
+            if (!st)
+                fill<bf16>(s->stream, g.bias, narrow, g.n, g.n);
+            g.bias = narrow;
+        }
+    }
+    if (!st)
+        st = product(c, &g);
+    if (narrow)
+        s->host->put(c->device, narrow, bytes);
+    return st ? st : done(c);
+}
+
+KERNEL(matmul) {
+    const mimic_tensor *a = c->in[0], *b = c->in[1], *y = c->out[0];
+    gemm g = {};
+    g.in = a->dtype;
+    g.out = y->dtype;
+    g.ta = c->attrs.v[0].i != 0;
+    g.tb = c->attrs.v[1].i != 0;
+    g.m = y->shape[y->rank - 2];
+    g.n = g.ldc = y->shape[y->rank - 1];
+    g.k = a->shape[a->rank - (g.ta ? 2 : 1)];
+    g.lda = a->shape[a->rank - 1];
+    g.ldb = b->shape[b->rank - 1];
+    if (mimic_numel(y) == 0)
+        return MIMIC_OK;
+    batch_axis axes[MIMIC_MAX_RANK] = {{1, 0, 0, 0}};
+    int n_axes = batch_axes(c, axes);
+    if (n_axes > 0 && axes[0].sb == 0 && !g.ta && axes[0].sa == g.m * g.k) { /* one tall product */
+        g.m *= axes[0].n;
+        axes[0] = batch_axis{1, 0, 0, 0};
+    }
+    g.batch = axes[0].n;
+    g.sa = axes[0].sa;
+    g.sb = axes[0].sb;
+    g.sc = axes[0].sc;
+    int64_t outer = 1;
+    for (int i = 1; i < n_axes; i++)
+        outer *= axes[i].n;
+    mimic_status st = MIMIC_OK;
+    for (int64_t o = 0; o < outer && !st; o++) {
+        int64_t at[3];
+        batch_offsets(axes, n_axes, o, at);
+        g.a = (const char *)mimic_data(a) + (size_t)at[0] * element_size(g.in);
+        g.b = (const char *)mimic_data(b) + (size_t)at[1] * element_size(g.in);
+        g.c = (char *)mimic_data(y) + (size_t)at[2] * element_size(g.out);
+        st = cuda_gemm(c->ctx, &g);
+    }
+    return st ? st : done(c);
+}
