@@ -95,12 +95,13 @@ const mimic_op mimic_op_linear = {
     .vjp = linear_vjp,
     .flops = linear_flops,
     .inputs = "x weight bias?",
-    .cases =
-        "x[2,5,8] weight[12,8] bias[12]; x[3,7] weight[5,7]; x[70,33] weight[65,33] bias[65] "
-        "act=gelu; "
-        "x[2,3,6] weight[4,6] bias[4] act=gelu_tanh; x[9,6] weight[4,6] bias[4] act=relu; "
-        "x[8] weight[3,8] bias[3]; x[4,9] weight[4,9] - act=gelu; x[0,4] weight[3,4] bias[3]; "
-        "x[70,33]:bf16 weight[65,33]:bf16 bias[65] act=gelu; x[13,64]:bf16 weight[130,64]:bf16",
+    .cases = "x[2,5,8] weight[12,8] bias[12]; x[3,7] weight[5,7]; x[70,33] weight[65,33] bias[65] "
+             "act=gelu; "
+             "x[2,3,6] weight[4,6] bias[4] act=gelu_tanh; x[9,6] weight[4,6] bias[4] act=relu; "
+             "x[8] weight[3,8] bias[3]; x[4,9] weight[4,9] - act=gelu; x[0,4] weight[3,4] bias[3]; "
+             "x[70,33]:bf16 weight[65,33]:bf16 bias[65] act=gelu; x[13,64]:bf16 "
+             "weight[130,64]:bf16; x[5,16] weight[24,16] bias[24] act=gelu_tanh; "
+             "x[5,16] weight[24,16] - act=gelu_tanh; x[3,0] weight[4,0] bias[4] act=gelu",
     .doc = "linear(x[..., K], weight[N, K] [, bias[N]] [, {act=\"none\"}]) -> y[..., N]\n"
            "y = act(x weight^T + bias), act none, relu, gelu (exact erf) or gelu_tanh. bf16 x and "
            "weight give "
