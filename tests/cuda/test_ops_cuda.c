@@ -247,6 +247,38 @@ static void test_larger(void **state) {
     }
 }
 
+/* Sizes that take other ways on the device than those of the operators' own cases: heads of the
+ * widths that models have and odd ones; tokens up to, at and beyond what fits a block. */
+static const struct {
+    const mimic_op *op;
+    const char *cases;
+} sizes[] = {
+    {&mimic_op_attention,
+     "qkv[1,197,384] heads=2; qkv[2,50,288] heads=3; qkv[1,208,240] heads=1; qkv[1,209,192] "
+     "heads=1; qkv[1,230,99] heads=1; qkv[2,65,480] heads=2; qkv[1,300,96] heads=1; qkv[1,16,192] "
+     "heads=1"},
+};
+
+static void test_sizes(void **state) {
+    (void)state;
+    op_case cases[MAX_CASES], half;
+    for (size_t o = 0; o < sizeof sizes / sizeof *sizes; o++)
+        for (int k = read_cases(sizes[o].op, sizes[o].cases, cases) - 1; k >= 0; k--) {
+            on_both(&cases[k]);
+            assert_true(in_bf16(&cases[k], &half));
+            on_both(&half);
+        }
+}
+
+/* A head that no block can hold is refused with the widest that it can. */
+static void test_wide_heads(void **state) {
+    (void)state;
+    op_case cases[MAX_CASES];
+    read_cases(&mimic_op_attention, "qkv[1,2,3000] heads=1", cases);
+    assert_int_equal(run_case(gpu, cases, NULL, ~0u, NULL), MIMIC_EUNSUPPORTED);
+    assert_non_null(strstr(mimic_message(gpu), "attention: heads of 1000 columns are too wide"));
+}
+
 /* The list above and the module agree, and a missing kernel says its name. */
 static void test_list(void **state) {
     (void)state;
@@ -295,6 +327,7 @@ static void test_mixed_devices(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {cmocka_unit_test(test_list),
                                        cmocka_unit_test(test_mixed_devices),
-                                       cmocka_unit_test(test_cases), cmocka_unit_test(test_larger)};
+                                       cmocka_unit_test(test_cases), cmocka_unit_test(test_larger), cmocka_unit_test(test_sizes),
+                                       cmocka_unit_test(test_wide_heads)};
     return cmocka_run_group_tests(tests, open_group, close_group);
 }

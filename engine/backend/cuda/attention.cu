@@ -1,0 +1,32 @@
+/* attention and attention_bwd: reads the call and picks a way. */
+#include "backend/cuda/attention.h"
+
+static heads heads_of(const mimic_call *c, const mimic_tensor *qkv) {
+    heads a = {};
+    a.images = qkv->shape[0];
+    a.t = qkv->shape[1];
+    a.step = qkv->shape[2];
+    a.heads = c->attrs.v[0].i;
+    a.d = a.step / 3 / a.heads;
+    a.scale = 1.0f / sqrtf((float)a.d);
+    a.qkv = mimic_data(qkv);
+    return a;
+}
+
+KERNEL(attention) {
+    heads a = heads_of(c, c->in[0]);
+    a.y = mimic_data(c->out[0]);
+    a.lse = c->save[0] ? mimic_data(c->save[0]) : NULL;
+    mimic_status st = a.images * a.t == 0 ? MIMIC_OK : attention_any(c, a);
+    return st ? st : done(c);
+}
+
+KERNEL(attention_bwd) {
+    heads a = heads_of(c, c->in[1]);
+    a.dy = mimic_data(c->in[0]);
+    a.y = mimic_data(c->in[2]);
+    a.lse = mimic_data(c->in[3]);
+    a.dqkv = mimic_data(c->out[0]);
+    mimic_status st = a.images * a.t == 0 ? MIMIC_OK : attention_any_bwd(c, a);
+    return st ? st : done(c);
+}
