@@ -9,6 +9,7 @@ static heads heads_of(const mimic_call *c, const mimic_tensor *qkv) {
     a.heads = c->attrs.v[0].i;
     a.d = a.step / 3 / a.heads;
     a.scale = 1.0f / sqrtf((float)a.d);
+    a.bf16 = qkv->dtype == MIMIC_BF16;
     a.qkv = mimic_data(qkv);
     return a;
 }
@@ -17,7 +18,9 @@ KERNEL(attention) {
     heads a = heads_of(c, c->in[0]);
     a.y = mimic_data(c->out[0]);
     a.lse = c->save[0] ? mimic_data(c->save[0]) : NULL;
-    mimic_status st = a.images * a.t == 0 ? MIMIC_OK : attention_any(c, a);
+    if (a.images * a.t == 0)
+        return MIMIC_OK;
+    mimic_status st = attention_mma_takes(a) ? attention_mma(c, a) : attention_any(c, a);
     return st ? st : done(c);
 }
 
@@ -27,6 +30,15 @@ KERNEL(attention_bwd) {
     a.y = mimic_data(c->in[2]);
     a.lse = mimic_data(c->in[3]);
     a.dqkv = mimic_data(c->out[0]);
-    mimic_status st = a.images * a.t == 0 ? MIMIC_OK : attention_any_bwd(c, a);
+    size_t bytes = (size_t)(a.images * a.heads * a.t) * sizeof(float);
+    void *delta = NULL;
+    if (bytes == 0)
+        return MIMIC_OK;
+    mimic_status st = state_of(c->ctx)->host->get(c->device, bytes, &delta);
+    if (st)
+        return st;
+    st = attention_mma_takes(a) ? attention_mma_bwd(c, a, (float *)delta)
+                                : attention_any_bwd(c, a, (float *)delta);
+    state_of(c->ctx)->host->put(c->device, delta, bytes);
     return st ? st : done(c);
 }

@@ -230,18 +230,15 @@ template <class T> static void delta_of(mimic_call *c, const heads &a, float *de
            (const T *)a.y, delta, place_of(a), rows);
 }
 
-mimic_status attention_any(mimic_call *c, const heads &a) {
-    return BY_FLOAT(c->in[0]->dtype, forward)(c, a);
+void attention_delta(mimic_call *c, const heads &a, float *delta) {
+    (a.bf16 ? delta_of<bf16> : delta_of<float>)(c, a, delta);
 }
 
-mimic_status attention_any_bwd(mimic_call *c, const heads &a) {
-    size_t bytes = (size_t)(a.images * a.heads * a.t) * sizeof(float);
-    void *delta = NULL;
-    mimic_status st = state_of(c->ctx)->host->get(c->device, bytes, &delta);
-    if (st)
-        return st;
-    BY_FLOAT(c->in[1]->dtype, delta_of)(c, a, (float *)delta);
-    st = BY_FLOAT(c->in[1]->dtype, backward)(c, a, (const float *)delta);
-    state_of(c->ctx)->host->put(c->device, delta, bytes);
-    return st;
+mimic_status attention_any(mimic_call *c, const heads &a) {
+    return (a.bf16 ? forward<bf16> : forward<float>)(c, a);
+}
+
+mimic_status attention_any_bwd(mimic_call *c, const heads &a, float *delta) {
+    attention_delta(c, a, delta);
+    return (a.bf16 ? backward<bf16> : backward<float>)(c, a, delta);
 }
