@@ -44,9 +44,12 @@ static mimic_status linear_vjp(mimic_vjp *g) {
     mimic_tensor *dy = NULL, *rows = NULL, *x = NULL;
     mimic_status s = MIMIC_OK;
     if (g->attrs.v[0].i) {
-        mimic_tensor *in[2] = {g->dout[0], g->save[0]};
+        mimic_tensor *in[2] = {g->dout[0], g->save[0]}, *out[2] = {NULL, NULL};
         mimic_attrs a = {.v = {{.i = g->attrs.v[0].i}}};
-        s = mimic_apply1(g->ctx, &mimic_op_act_bwd, &a, &dy, 2, in);
+        const mimic_op *op = g->need[2] ? &mimic_op_act_bias_bwd : &mimic_op_act_bwd;
+        s = mimic_op_apply(g->ctx, op, in, 2, &a, out);
+        dy = out[0];
+        g->din[2] = out[1];
     } else {
         mimic_take(g->dout[0], &dy);
     }
@@ -69,7 +72,7 @@ static mimic_status linear_vjp(mimic_vjp *g) {
         mimic_attrs a = {.v = {{.i = 1}, {.i = 0}, {.i = 1}}}; /* ta, tb, out = f32 */
         s = mimic_apply1(g->ctx, &mimic_op_matmul, &a, &g->din[1], 2, in);
     }
-    if (s == MIMIC_OK && g->need[2])
+    if (s == MIMIC_OK && g->need[2] && !g->din[2])
         s = mimic_apply1(g->ctx, &mimic_op_col_sum, NULL, &g->din[2], 1, &rows);
     mimic_tensor_release(x);
     mimic_tensor_release(rows);
@@ -132,4 +135,32 @@ const mimic_op mimic_op_act_bwd = {
         "dy[4,20]:bf16 pre[4,20]:bf16 act=gelu; dy[4] pre[4]",
     .doc = "act_bwd(dy, pre [, {act=\"none\"}]) -> dpre\n"
            "dy times the derivative of the activation at `pre`.",
+};
+
+static mimic_status act_bias_bwd_shape(mimic_call *c) {
+    const mimic_tensor *dy = c->in[0];
+    mimic_status s = mimic_want_rank(c, 0, 1, MIMIC_MAX_RANK);
+    if (s == MIMIC_OK)
+        s = act_bwd_shape(c);
+    if (s == MIMIC_OK)
+        mimic_out_set(c, 1, mimic_accum_dtype((mimic_dtype)dy->dtype), 1, &dy->shape[dy->rank - 1]);
+    return s;
+}
+
+const mimic_op mimic_op_act_bias_bwd = {
+    .name = "act_bias_bwd",
+    .index = MIMIC_OP_act_bias_bwd,
+    .min_in = 2,
+    .n_in = 2,
+    .n_out = 2,
+    .flags = MIMIC_OP_INTERNAL | MIMIC_OP_NO_GRAD,
+    .dtypes = MIMIC_FLOATS,
+    .attrs = {{"act", MIMIC_ATTR_ENUM, 0, ACTS}},
+    .shape = act_bias_bwd_shape,
+    .inputs = "dy pre",
+    .cases = "dy[3,7] pre[3,7] act=gelu; dy[300,33] pre[300,33] act=gelu_tanh; dy[5] pre[5] "
+             "act=relu; dy[140,2,24]:bf16 pre[140,2,24]:bf16 act=gelu; dy[0,4] pre[0,4]; "
+             "dy[40,260]:bf16 pre[40,260]:bf16 act=gelu",
+    .doc = "act_bias_bwd(dy[..., N], pre[..., N] [, {act=\"none\"}]) -> dpre, db[N]\n"
+           "act_bwd and the col_sum of its result in one pass; db is f32 (f64 for f64).",
 };

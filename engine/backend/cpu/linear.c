@@ -165,4 +165,12 @@ mimic_status KERNEL(act_bwd)(mimic_call *c) {
     mimic_parallel(c->ctx, (n + CHUNK - 1) / CHUNK, BY_FLOAT(c->out[0]->dtype, act_bwd_chunk), c);
     return MIMIC_OK;
 }
+
+mimic_status KERNEL(act_bias_bwd)(mimic_call *c) {
+    mimic_call sums = *c;
+    mimic_status status = KERNEL(act_bwd)(c);
+    sums.in[0] = c->out[0];
+    sums.out[0] = c->out[1];
+    return status ? status : KERNEL(col_sum)(&sums);
+}
 #endif

@@ -287,7 +287,6 @@ __global__ void __launch_bounds__(THREADS, D < 80 ? 2 : 1)
     lse += (int64_t)item * p.t;
     delta += (int64_t)item * p.t;
     gradient<D, false>(queries, keys, y + at_y, lse, delta, dqkv + at, NULL, block, p, shared);
-    __syncthreads();
     gradient<D, true>(keys, queries, NULL, lse, delta, dqkv + at + width, dqkv + at + 2 * width,
                       block, p, shared);
 }

@@ -5,6 +5,8 @@
 #include "backend/cuda/gemm.h"
 #include "ops/batch_axes.h"
 
+enum { THREADS = 256, LINES = 8 };
+
 /* y[n] = f(x[n]); y may be x. `packs`: 16 bytes at once. */
 template <class T, class F> __global__ void activate(const T *x, T *y, int64_t n, bool packs, F f) {
     const int N = pack<T>::N;
@@ -36,14 +38,45 @@ __global__ void activate_bwd(const T *dy, const T *pre, T *dx, int64_t n, bool p
     }
 }
 
+/* N elements, moved at once. */
+template <class T, int N> struct alignas(N * sizeof(T)) few { T at[N]; };
+
+/* dx[rows,n] = f(dy[rows,n], pre[rows,n]), and partial[part,n] = the column sums of its `per` rows:
+ * a block has 32 N columns of one part, LINES rows at a time. */
+template <class T, int N, class F>
+__global__ void activate_bias_bwd(const T *dy, const T *pre, T *dx, float *partial, int64_t rows,
+                                  int64_t n, int64_t per, F f) {
+    SHARED(float, sums, LINES * 32 * N);
+    int64_t at = ((int64_t)blockIdx.x * 32 + threadIdx.x) * N, part = blockIdx.y;
+    int64_t end = (part + 1) * per < rows ? (part + 1) * per : rows;
+    float s[N] = {};
+    for (int64_t r = part * per + threadIdx.y; r < end && at < n; r += LINES) {
+        few<T, N> v = *(const few<T, N> *)(dy + r * n + at);
+        few<T, N> w = *(const few<T, N> *)(pre + r * n + at);
+        for (int k = 0; k < N; k++) {
+            put(&v.at[k], f(get(v.at[k]), get(w.at[k])));
+            s[k] += get(v.at[k]);
+        }
+        *(few<T, N> *)(dx + r * n + at) = v;
+    }
+    for (int k = 0; k < N; k++)
+        sums[(threadIdx.y * N + k) * 32 + threadIdx.x] = s[k];
+    __syncthreads();
+    if (threadIdx.y > 0 || at >= n)
+        return;
+    for (int k = 0; k < N; k++) {
+        for (int line = 1; line < LINES; line++)
+            s[k] += sums[(line * N + k) * 32 + threadIdx.x];
+        partial[part * n + at + k] = s[k];
+    }
+}
+
 /* y[rows,n] = bias[n] */
 template <class T> __global__ void fill_bias(const float *bias, T *y, int64_t n, int64_t count) {
     int64_t i = (int64_t)blockIdx.x * blockDim.x + threadIdx.x;
     if (i < count)
         put(y + i, bias[i % n]);
 }
-
-enum { THREADS = 256 };
 
 template <class T>
 static void fill(cudaStream_t s, const void *bias, void *y, int64_t n, int64_t count) {
@@ -67,6 +100,19 @@ static void pass(cudaStream_t s, int64_t act, const void *x, void *y, int64_t n)
         pass_with<T>(s, x, y, n, gelu_tanh_fn());
 }
 
+struct same_bwd_fn {
+    __device__ float operator()(float dy, float) const {
+        return dy;
+    }
+};
+
+/* RUN(f) for the gradient f of the activation. */
+#define BY_ACT(act, RUN)                                                                           \
+    ((act) == ACT_RELU        ? RUN(relu_bwd_fn())                                                 \
+     : (act) == ACT_GELU      ? RUN(gelu_bwd_fn())                                                 \
+     : (act) == ACT_GELU_TANH ? RUN(gelu_tanh_bwd_fn())                                            \
+                              : RUN(same_bwd_fn()))
+
 template <class T, class F> static void bwd_with(mimic_call *c, F f) {
     const T *dy = (const T *)mimic_data(c->in[0]), *pre = (const T *)mimic_data(c->in[1]);
     T *dx = (T *)mimic_data(c->out[0]);
@@ -76,31 +122,59 @@ template <class T, class F> static void bwd_with(mimic_call *c, F f) {
                state_of(c->ctx)->stream, dy, pre, dx, n, wide(dy, pre, dx), f);
 }
 
-struct same_bwd_fn {
-    __device__ float operator()(float dy, float) const {
-        return dy;
-    }
-};
-
 template <class T> static void bwd(mimic_call *c) {
-    switch (c->attrs.v[0].i) {
-    case ACT_RELU:
-        bwd_with<T>(c, relu_bwd_fn());
-        break;
-    case ACT_GELU:
-        bwd_with<T>(c, gelu_bwd_fn());
-        break;
-    case ACT_GELU_TANH:
-        bwd_with<T>(c, gelu_tanh_bwd_fn());
-        break;
-    default:
-        bwd_with<T>(c, same_bwd_fn());
-    }
+#define RUN(f) bwd_with<T>(c, f)
+    BY_ACT(c->attrs.v[0].i, RUN);
+#undef RUN
 }
 
 KERNEL(act_bwd) {
     BY_FLOAT(c->in[0]->dtype, bwd)(c);
     return done(c);
+}
+
+/* partial[parts,n] = sums over each part's rows */
+template <class T, int N, class F>
+static void bias_bwd_with(mimic_call *c, float *partial, int64_t rows, int64_t n, int64_t parts,
+                          F f) {
+    const T *dy = (const T *)mimic_data(c->in[0]), *pre = (const T *)mimic_data(c->in[1]);
+    dim3 grid(blocks_of(n, 32 * N), (unsigned)parts), block(32, LINES);
+    LAUNCH((activate_bias_bwd<T, N, F>), grid, block, 0, state_of(c->ctx)->stream, dy, pre,
+           (T *)mimic_data(c->out[0]), partial, rows, n, (rows + parts - 1) / parts, f);
+}
+
+template <class T>
+static void bias_bwd(mimic_call *c, float *partial, int64_t rows, int64_t n, int64_t parts) {
+    bool packs = n % pack<T>::N == 0 &&
+                 wide(mimic_data(c->in[0]), mimic_data(c->in[1]), mimic_data(c->out[0]));
+#define RUN(f)                                                                                     \
+    (packs ? bias_bwd_with<T, pack<T>::N>(c, partial, rows, n, parts, f)                           \
+           : bias_bwd_with<T, 1>(c, partial, rows, n, parts, f))
+    BY_ACT(c->attrs.v[0].i, RUN);
+#undef RUN
+}
+
+KERNEL(act_bias_bwd) {
+    const mimic_tensor *dy = c->in[0];
+    const mimic_host *host = state_of(c->ctx)->host;
+    int64_t n = dy->shape[dy->rank - 1], rows = n > 0 ? mimic_numel(dy) / n : 0;
+    int64_t parts = (rows + 255) / 256 < 512 ? (rows + 255) / 256 : 512; /* by the shape alone */
+    float *db = (float *)mimic_data(c->out[1]);
+    void *memory = NULL;
+    size_t bytes = (size_t)(parts * n) * sizeof(float);
+    mimic_status st = MIMIC_OK;
+    if (parts > 1)
+        st = host->get(c->device, bytes, &memory);
+    if (st)
+        return st;
+    float *partial = parts > 1 ? (float *)memory : db;
+    if (bytes > 0)
+        BY_FLOAT(dy->dtype, bias_bwd)(c, partial, rows, n, parts);
+    if (parts != 1)
+        st = cuda_col_sum(c->ctx, MIMIC_F32, partial, db, parts, n);
+    if (memory)
+        host->put(c->device, memory, bytes);
+    return st ? st : done(c);
 }
 
 KERNEL(col_sum) {
