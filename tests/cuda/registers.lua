@@ -5,6 +5,8 @@ local lfs = require "lfs"
 
 local default = 64 -- registers of a thread: eight blocks of 128 threads on a multiprocessor
 local budgets = { -- part of a kernel's name -> registers, for those that are worth more
+    mma_forward = 160, -- 16 rows of a head, their scores and their sums in registers
+    mma_backward = 210,
 }
 
 local function walk(dir, found)

@@ -274,7 +274,7 @@ __device__ __forceinline__ void gradient(const side &rows, const side &cols, con
 }
 
 template <int D>
-__global__ void __launch_bounds__(THREADS, D < 80 ? 2 : 1)
+__global__ void __launch_bounds__(THREADS, D < 64 ? 2 : 1)
     mma_backward(const bf16 *qkv, const bf16 *y, const bf16 *dy, const float *lse, float *delta,
                  bf16 *dqkv, place p) {
     DYNAMIC_SHARED(bf16, shared);

@@ -270,14 +270,21 @@ cublasStatus_t cublasLtMatmulPreferenceSetAttribute(cublasLtMatmulPreference_t p
     case CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES:
         return status(take(&p->workspace, value, size));
     case CUBLASLT_MATMUL_PREF_REDUCTION_SCHEME_MASK: /* what is not repeatable is not for us */
-        return status(take(&p->reduction, value, size) &&
-                      p->reduction == CUBLASLT_REDUCTION_SCHEME_COMPUTE_TYPE);
+    {
+        uint32_t scheme = 0;
+        bool good = take(&scheme, value, size) && scheme == CUBLASLT_REDUCTION_SCHEME_COMPUTE_TYPE;
+        p->reduction = good ? scheme : p->reduction;
+        return status(good);
+    }
     case CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_A_BYTES:
     case CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_B_BYTES:
     case CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_C_BYTES:
     case CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_D_BYTES: {
-        uint32_t *n = &p->alignment[a - CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_A_BYTES];
-        return status(take(n, value, size) && *n > 0 && (*n & (*n - 1)) == 0);
+        uint32_t n = 0;
+        bool good = take(&n, value, size) && n > 0 && (n & (n - 1)) == 0;
+        if (good)
+            p->alignment[a - CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_A_BYTES] = n;
+        return status(good);
     }
     }
     return CUBLAS_STATUS_INVALID_VALUE;
