@@ -50,10 +50,15 @@ mimic_status done(mimic_call *c) {
     return !st && state_of(c->ctx)->sync ? wait(c->ctx, c->op->name) : st;
 }
 
+/* Asked for at open: is there code for this GPU in the module? */
+__global__ void probe(int *) {
+}
+
 /* Fills in what the device is; false and the reason when there is none to use. */
 static bool look(cuda_state *s, char *why, size_t size) {
     int n = 0, driver = 0;
     cudaDeviceProp p;
+    cudaFuncAttributes code;
     cudaError_t e = cudaGetDeviceCount(&n);
     if (e != cudaSuccess || n == 0) {
         cudaDriverGetVersion(&driver);
@@ -64,8 +69,14 @@ static bool look(cuda_state *s, char *why, size_t size) {
                      driver / 1000, driver % 1000 / 10);
         return false;
     }
-    if ((e = cudaSetDevice(0)) != cudaSuccess ||
-        (e = cudaGetDeviceProperties(&p, 0)) != cudaSuccess ||
+    if ((e = cudaSetDevice(0)) == cudaSuccess &&
+        (e = cudaGetDeviceProperties(&p, 0)) == cudaSuccess &&
+        cudaFuncGetAttributes(&code, probe) != cudaSuccess) {
+        snprintf(why, size, "the module has no code for %s (compute %d.%d): script/build cuda-all",
+                 p.name, p.major, p.minor);
+        return false;
+    }
+    if (e != cudaSuccess ||
         (e = cudaStreamCreateWithFlags(&s->stream, cudaStreamNonBlocking)) != cudaSuccess ||
         (e = cudaHostAlloc((void **)&s->fault_word, sizeof *s->fault_word, cudaHostAllocMapped)) !=
             cudaSuccess) {
