@@ -89,72 +89,43 @@ static mimic_status div_vjp(mimic_vjp *g) {
     "a[3,4] b[3,4]; a[2,3,8] b[8]; a[5] b[]; a[2,1,4] b[3,1]; a[2,3,1,5] b[1,4,1]; a[70,9]:bf16 "  \
     "b[9]:bf16; a[0,4] b[4]; a[1,1] b[2,3,1,2,2]"
 
+#define BROADCAST " Shapes are aligned at the last axis; axes of size 1 are repeated. Equal dtypes."
+
+/* What the records share. */
+#define BINARY(op)                                                                                 \
+    .name = #op, .index = MIMIC_OP_##op, .min_in = 2, .n_in = 2, .n_out = 1,                       \
+    .dtypes = MIMIC_FLOATS, .shape = binary_shape, .inputs = "a b"
+
 const mimic_op mimic_op_add = {
-    .name = "add",
-    .index = MIMIC_OP_add,
-    .min_in = 2,
-    .n_in = 2,
-    .n_out = 1,
-    .dtypes = MIMIC_FLOATS,
-    .shape = binary_shape,
+    BINARY(add),
     .vjp = add_vjp,
-    .inputs = "a b",
     .cases = BINARY_CASES,
-    .doc = "add(a, b) -> y\n"
-           "y = a + b. Shapes are aligned at the last axis; axes of size 1 are repeated. Equal "
-           "dtypes.",
+    .doc = "add(a, b) -> y\ny = a + b." BROADCAST,
 };
 
 const mimic_op mimic_op_sub = {
-    .name = "sub",
-    .index = MIMIC_OP_sub,
-    .min_in = 2,
-    .n_in = 2,
-    .n_out = 1,
-    .dtypes = MIMIC_FLOATS,
-    .shape = binary_shape,
+    BINARY(sub),
     .vjp = sub_vjp,
-    .inputs = "a b",
     .cases = BINARY_CASES,
-    .doc = "sub(a, b) -> y\n"
-           "y = a - b. Shapes are aligned at the last axis; axes of size 1 are repeated. Equal "
-           "dtypes.",
+    .doc = "sub(a, b) -> y\ny = a - b." BROADCAST,
 };
 
 const mimic_op mimic_op_mul = {
-    .name = "mul",
-    .index = MIMIC_OP_mul,
-    .min_in = 2,
-    .n_in = 2,
-    .n_out = 1,
+    BINARY(mul),
     .keep_in = 3,
-    .dtypes = MIMIC_FLOATS,
-    .shape = binary_shape,
     .vjp = mul_vjp,
-    .inputs = "a b",
     .cases = BINARY_CASES,
-    .doc = "mul(a, b) -> y\n"
-           "y = a * b, element by element. Shapes are aligned at the last axis; axes of size 1 are "
-           "repeated. Equal dtypes.",
+    .doc = "mul(a, b) -> y\ny = a * b, element by element." BROADCAST,
 };
 
 const mimic_op mimic_op_div = {
-    .name = "div",
-    .index = MIMIC_OP_div,
-    .min_in = 2,
-    .n_in = 2,
-    .n_out = 1,
+    BINARY(div),
     .keep_in = 2,
     .keep_out = 1,
-    .dtypes = MIMIC_FLOATS,
-    .shape = binary_shape,
     .vjp = div_vjp,
-    .inputs = "a b",
     .cases = "a[3,4] b[3,4]=uniform; a[2,3,8] b[8]=uniform; a[5] b[]=uniform; a[2,1,4] "
              "b[3,1]=uniform; a[70,9]:bf16 b[9]:bf16=uniform; a[0,4] b[4]=uniform",
-    .doc = "div(a, b) -> y\n"
-           "y = a / b, element by element. Shapes are aligned at the last axis; axes of size 1 are "
-           "repeated. Equal dtypes.",
+    .doc = "div(a, b) -> y\ny = a / b, element by element." BROADCAST,
 };
 
 static mimic_status sum_to_shape(mimic_call *c) {

@@ -44,107 +44,68 @@ static mimic_status gelu_vjp(mimic_vjp *g) {
                         (mimic_tensor *[]){g->dout[0], g->in[0]});
 }
 
+/* What the records of one tensor share. */
+#define UNARY(op)                                                                                  \
+    .name = #op, .index = MIMIC_OP_##op, .min_in = 1, .n_in = 1, .n_out = 1,                       \
+    .dtypes = MIMIC_FLOATS, .shape = unary_shape, .inputs = "x"
+
 const mimic_op mimic_op_scale = {
-    .name = "scale",
-    .index = MIMIC_OP_scale,
-    .min_in = 1,
-    .n_in = 1,
-    .n_out = 1,
-    .dtypes = MIMIC_FLOATS,
+    UNARY(scale),
     .attrs = {{"alpha", MIMIC_ATTR_F64, 1, NULL}, {"beta", MIMIC_ATTR_F64, 0, NULL}},
-    .shape = unary_shape,
     .vjp = scale_vjp,
-    .inputs = "x",
     .cases = "x[3,5] alpha=2.5 beta=-1; x[] alpha=-1; x[4,33]:bf16 alpha=0.5; x[0] alpha=2",
     .doc = "scale(x [, {alpha=1, beta=0}]) -> y\ny = alpha * x + beta.",
 };
 
 const mimic_op mimic_op_exp = {
-    .name = "exp",
-    .index = MIMIC_OP_exp,
-    .min_in = 1,
-    .n_in = 1,
-    .n_out = 1,
+    UNARY(exp),
     .keep_out = 1,
-    .dtypes = MIMIC_FLOATS,
-    .shape = unary_shape,
     .vjp = exp_vjp,
-    .inputs = "x",
     .cases = "x[3,5]; x[2,40]:bf16; x[0]",
     .doc = "exp(x) -> y\ny = e^x, element by element.",
 };
 
 const mimic_op mimic_op_log = {
-    .name = "log",
-    .index = MIMIC_OP_log,
-    .min_in = 1,
-    .n_in = 1,
-    .n_out = 1,
+    UNARY(log),
     .keep_in = 1,
-    .dtypes = MIMIC_FLOATS,
-    .shape = unary_shape,
     .vjp = log_vjp,
-    .inputs = "x",
     .cases = "x[3,5]=uniform; x[2,40]:bf16=positive; x[0]",
     .doc = "log(x) -> y\nNatural logarithm; -inf at 0, NaN below.",
 };
 
 const mimic_op mimic_op_sqrt = {
-    .name = "sqrt",
-    .index = MIMIC_OP_sqrt,
-    .min_in = 1,
-    .n_in = 1,
-    .n_out = 1,
+    UNARY(sqrt),
     .keep_out = 1,
-    .dtypes = MIMIC_FLOATS,
-    .shape = unary_shape,
     .vjp = sqrt_vjp,
-    .inputs = "x",
     .cases = "x[3,5]=uniform; x[2,40]:bf16=uniform; x[0]",
     .doc = "sqrt(x) -> y\nSquare root; NaN below 0.",
 };
 
 const mimic_op mimic_op_relu = {
-    .name = "relu",
-    .index = MIMIC_OP_relu,
-    .min_in = 1,
-    .n_in = 1,
-    .n_out = 1,
+    UNARY(relu),
     .keep_out = 1,
-    .dtypes = MIMIC_FLOATS,
-    .shape = unary_shape,
     .vjp = relu_vjp,
-    .inputs = "x",
     .cases = "x[3,5]; x[2,40]:bf16; x[0]",
     .doc = "relu(x) -> y\ny = max(x, 0); the gradient at 0 is 0.",
 };
 
+/* And those of a gradient of its own. */
+#define BACKWARD(op)                                                                               \
+    .name = #op, .index = MIMIC_OP_##op, .min_in = 2, .n_in = 2, .n_out = 1,                       \
+    .flags = MIMIC_OP_INTERNAL | MIMIC_OP_NO_GRAD, .dtypes = MIMIC_FLOATS, .shape = pair_shape
+
 const mimic_op mimic_op_relu_bwd = {
-    .name = "relu_bwd",
-    .index = MIMIC_OP_relu_bwd,
-    .min_in = 2,
-    .n_in = 2,
-    .n_out = 1,
-    .flags = MIMIC_OP_INTERNAL | MIMIC_OP_NO_GRAD,
-    .dtypes = MIMIC_FLOATS,
-    .shape = pair_shape,
+    BACKWARD(relu_bwd),
     .inputs = "dy y",
     .cases = "dy[3,5] y[3,5]; dy[2,40]:bf16 y[2,40]:bf16",
     .doc = "relu_bwd(dy, y) -> dx\ndx = dy where y > 0, else 0.",
 };
 
 const mimic_op mimic_op_gelu = {
-    .name = "gelu",
-    .index = MIMIC_OP_gelu,
-    .min_in = 1,
-    .n_in = 1,
-    .n_out = 1,
+    UNARY(gelu),
     .keep_in = 1,
-    .dtypes = MIMIC_FLOATS,
     .attrs = {{"form", MIMIC_ATTR_ENUM, 0, "erf|tanh"}},
-    .shape = unary_shape,
     .vjp = gelu_vjp,
-    .inputs = "x",
     .cases = "x[3,37]; x[3,5] form=1; x[2,40]:bf16; x[2,40]:bf16 form=1; x[0]",
     .doc =
         "gelu(x [, {form=\"erf\"}]) -> y\n"
@@ -153,15 +114,8 @@ const mimic_op mimic_op_gelu = {
 };
 
 const mimic_op mimic_op_gelu_bwd = {
-    .name = "gelu_bwd",
-    .index = MIMIC_OP_gelu_bwd,
-    .min_in = 2,
-    .n_in = 2,
-    .n_out = 1,
-    .flags = MIMIC_OP_INTERNAL | MIMIC_OP_NO_GRAD,
-    .dtypes = MIMIC_FLOATS,
+    BACKWARD(gelu_bwd),
     .attrs = {{"form", MIMIC_ATTR_ENUM, 0, "erf|tanh"}},
-    .shape = pair_shape,
     .inputs = "dy x",
     .cases = "dy[3,5] x[3,5]; dy[3,5] x[3,5] form=1; dy[2,40]:bf16 x[2,40]:bf16",
     .doc = "gelu_bwd(dy, x [, {form}]) -> dx\nerf: dx = dy (Phi(x) + x phi(x)).",

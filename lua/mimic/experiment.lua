@@ -355,9 +355,8 @@ local function one(self, spec, seed)
     local src = sources(store)
     environment_row = environment_row or store:environment(environment.collect(store.db))
     local identity = {
-        hash = hash, seed = cfg.seed, experiment = store:experiment(self.name), script = src.script,
-            parent = parent and parent.id,
-        sources = src.sources,
+        hash = hash, seed = cfg.seed, experiment = store:experiment(self.name),
+        script = src.script, sources = src.sources, parent = parent and parent.id,
     }
     local anew = opts.force and not self.forced[hash .. cfg.seed]
     local row = not anew and store:same(identity) or nil
@@ -365,10 +364,9 @@ local function one(self, spec, seed)
         local json = config.json(cfg)
         row = store:create(not anew and identity or nil, {
             experiment = identity.experiment, parent = identity.parent, kind = spec.kind, name = name,
-                hash = hash, seed = cfg.seed,
-            script = src.script, diff = src.diff, git = src.git, env = environment_row, argv = src.argv,
-                config = cfg,
-            sources = src.sources, files = src.files, json = store.db:put_blob(json),
+            hash = hash, seed = cfg.seed, config = cfg, json = store.db:put_blob(json),
+            script = src.script, sources = src.sources, files = src.files, argv = src.argv,
+            diff = src.diff, git = src.git, env = environment_row,
         })
         self.forced[hash .. cfg.seed] = true
     end

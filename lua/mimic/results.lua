@@ -240,12 +240,11 @@ end
 ---Records a file that is already durable. Durable itself when this returns.
 function results:add_checkpoint(id, c)
     self.db:tx(function()
-        self.db:exec([[INSERT INTO checkpoint(run, step, path, sha256, bytes, value, keep) VALUES(?, ?, ?, ?,
-          ?, ?, ?)
-          ON CONFLICT(run, step) DO UPDATE SET path = excluded.path, sha256 = excluded.sha256, bytes =
-            excluded.bytes,
-          value = excluded.value, keep = excluded.keep, deleted = NULL]], id, c.step, c.path,
-            m.db.hex(c.sha), c.bytes, c.value, c.keep)
+        self.db:exec([[INSERT INTO checkpoint(run, step, path, sha256, bytes, value, keep)
+          VALUES(?, ?, ?, ?, ?, ?, ?)
+          ON CONFLICT(run, step) DO UPDATE SET path = excluded.path, sha256 = excluded.sha256,
+          bytes = excluded.bytes, value = excluded.value, keep = excluded.keep, deleted = NULL]],
+            id, c.step, c.path, m.db.hex(c.sha), c.bytes, c.value, c.keep)
         self.db:exec("UPDATE run SET step = ?, heartbeat = ? WHERE id = ?", c.step, m.sys.time(), id)
     end, true)
 end
@@ -285,8 +284,8 @@ end
 
 function results:add_result(id, dataset, split, metric, value, n, step)
     self.db:exec([[INSERT INTO result(run, dataset, split, metric, value, n, step) VALUES(?, ?, ?, ?, ?, ?, ?)
-      ON CONFLICT(run, dataset, split, metric) DO UPDATE SET value = excluded.value, n = excluded.n, step =
-        excluded.step]],
+      ON CONFLICT(run, dataset, split, metric)
+      DO UPDATE SET value = excluded.value, n = excluded.n, step = excluded.step]],
         id, dataset, split, metric, value, n, step)
 end
 
@@ -306,9 +305,8 @@ end
 function results:add_artifact(id, name, kind, bytes, step)
     local sha = self.db:put_blob(bytes)
     self.db:exec([[INSERT INTO artifact(run, name, step, kind, sha256) VALUES(?, ?, ?, ?, ?)
-      ON CONFLICT(run, name, step) DO UPDATE SET kind = excluded.kind, sha256 = excluded.sha256]], id, name,
-        step or -1, kind,
-        m.db.hex(sha))
+      ON CONFLICT(run, name, step) DO UPDATE SET kind = excluded.kind, sha256 = excluded.sha256]],
+        id, name, step or -1, kind, m.db.hex(sha))
 end
 
 ---Files a run under a row of a table, of the paper's or of one's own.
@@ -345,9 +343,9 @@ function results:golden(id)
     if not r then return nil end
     local c = self:checkpoints(id)[1]
     local value = r.value and (r.metric == "acc" and "%.2f" or "%.6g"):format(r.value) or "nan"
-    return ("%s %s %s %s%s step %d%s"):format(r.dataset, r.split, r.metric, value, r.n
-        and (" (n=%d)"):format(r.n) or "",
-        c and c.step or r.step or 0, c and " sha " .. c.sha:sub(1, 12) or "")
+    return ("%s %s %s %s%s step %d%s"):format(r.dataset, r.split, r.metric, value,
+        r.n and (" (n=%d)"):format(r.n) or "", c and c.step or r.step or 0,
+        c and " sha " .. c.sha:sub(1, 12) or "")
 end
 
 ---The configuration of a run as it was stored.

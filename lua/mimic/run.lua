@@ -31,8 +31,8 @@ Run.Taken = setmetatable({}, { __tostring = function() return "the trial was tak
 function Run.new(store, row, cfg, parent, rules)
     return setmetatable({
         store = store, id = row.id, uid = row.uid, kind = row.kind, name = row.name, seed = row.seed,
-            state = row.state,
-        config = cfg, parent = parent, heard = 0, step = 0, keep = rules or keep.resolve(),
+        state = row.state, config = cfg, parent = parent, heard = 0, step = 0,
+        keep = rules or keep.resolve(),
         latest = {},   -- last logged value of each series
         listener = nil, -- of a search: called after each evaluation, true to pause
         lease = nil,    -- of a worker: false once the trial is not its own any more

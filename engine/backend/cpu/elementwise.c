@@ -76,71 +76,16 @@ static void NAME(span)(int code, int still, const void *a_, const void *b_, void
     T *y = (T *)y_ + iy;
     REAL p = (REAL)p_, q = (REAL)q_;
     switch (code * 3 + still) {
-    case SCALE * 3:
-        NAME(run)(SCALE, 0, a, b, y, n, p, q);
+#define RUN(code, still)                                                                           \
+    case (code)*3 + (still):                                                                       \
+        NAME(run)(code, still, a, b, y, n, p, q);                                                  \
         break;
-    case EXP * 3:
-        NAME(run)(EXP, 0, a, b, y, n, p, q);
-        break;
-    case LOG * 3:
-        NAME(run)(LOG, 0, a, b, y, n, p, q);
-        break;
-    case SQRT * 3:
-        NAME(run)(SQRT, 0, a, b, y, n, p, q);
-        break;
-    case RELU * 3:
-        NAME(run)(RELU, 0, a, b, y, n, p, q);
-        break;
-    case GELU * 3:
-        NAME(run)(GELU, 0, a, b, y, n, p, q);
-        break;
-    case GELU_TANH * 3:
-        NAME(run)(GELU_TANH, 0, a, b, y, n, p, q);
-        break;
-    case RELU_BWD * 3:
-        NAME(run)(RELU_BWD, 0, a, b, y, n, p, q);
-        break;
-    case GELU_BWD * 3:
-        NAME(run)(GELU_BWD, 0, a, b, y, n, p, q);
-        break;
-    case GELU_TANH_BWD * 3:
-        NAME(run)(GELU_TANH_BWD, 0, a, b, y, n, p, q);
-        break;
-    case ADD * 3:
-        NAME(run)(ADD, 0, a, b, y, n, p, q);
-        break;
-    case ADD * 3 + STILL_A:
-        NAME(run)(ADD, STILL_A, a, b, y, n, p, q);
-        break;
-    case ADD * 3 + STILL_B:
-        NAME(run)(ADD, STILL_B, a, b, y, n, p, q);
-        break;
-    case SUB * 3:
-        NAME(run)(SUB, 0, a, b, y, n, p, q);
-        break;
-    case SUB * 3 + STILL_A:
-        NAME(run)(SUB, STILL_A, a, b, y, n, p, q);
-        break;
-    case SUB * 3 + STILL_B:
-        NAME(run)(SUB, STILL_B, a, b, y, n, p, q);
-        break;
-    case MUL * 3:
-        NAME(run)(MUL, 0, a, b, y, n, p, q);
-        break;
-    case MUL * 3 + STILL_A:
-        NAME(run)(MUL, STILL_A, a, b, y, n, p, q);
-        break;
-    case MUL * 3 + STILL_B:
-        NAME(run)(MUL, STILL_B, a, b, y, n, p, q);
-        break;
-    case DIV * 3:
-        NAME(run)(DIV, 0, a, b, y, n, p, q);
-        break;
-    case DIV * 3 + STILL_A:
-        NAME(run)(DIV, STILL_A, a, b, y, n, p, q);
-        break;
-    default:
-        NAME(run)(DIV, STILL_B, a, b, y, n, p, q);
+#define RUN_FLAT(code) RUN(code, 0)
+#define RUN_ALL(code) RUN(code, 0) RUN(code, STILL_A) RUN(code, STILL_B)
+        UNARY(RUN_FLAT) BINARY(RUN_ALL) BACKWARD(RUN_FLAT)
+#undef RUN_ALL
+#undef RUN_FLAT
+#undef RUN
     }
 }
 
@@ -149,22 +94,11 @@ static void NAME(span)(int code, int still, const void *a_, const void *b_, void
 #include "backend/cpu/kernel.h"
 
 /* From ADD on they have two operands. */
-enum {
-    SCALE,
-    EXP,
-    LOG,
-    SQRT,
-    RELU,
-    GELU,
-    GELU_TANH,
-    ADD,
-    SUB,
-    MUL,
-    DIV,
-    RELU_BWD,
-    GELU_BWD,
-    GELU_TANH_BWD
-};
+#define UNARY(X) X(SCALE) X(EXP) X(LOG) X(SQRT) X(RELU) X(GELU) X(GELU_TANH)
+#define BINARY(X) X(ADD) X(SUB) X(MUL) X(DIV)
+#define BACKWARD(X) X(RELU_BWD) X(GELU_BWD) X(GELU_TANH_BWD)
+#define CODE(name) name,
+enum { UNARY(CODE) BINARY(CODE) BACKWARD(CODE) };
 enum { STILL_A = 1, STILL_B = 2 };
 #define ROOT_2_PI 0.79788456080286535588 /* sqrt(2 / pi) */
 #define CUBE 0.044715

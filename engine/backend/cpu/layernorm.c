@@ -168,11 +168,14 @@ static void set_rows(norm_job *j, const mimic_tensor *x) {
     j->per = chunk_rows(j->rows, j->len);
 }
 
-mimic_status KERNEL(layernorm)(mimic_call *c) {
+/* Inputs x, (r,) weight, bias; outputs (sum,) y. */
+static mimic_status forward(mimic_call *c, bool add) {
     norm_job j = {.x = mimic_data(c->in[0]),
-                  .weight = mimic_data(c->in[1]),
-                  .bias = mimic_data(c->in[2]),
-                  .y = mimic_data(c->out[0]),
+                  .r = add ? mimic_data(c->in[1]) : NULL,
+                  .weight = mimic_data(c->in[1 + add]),
+                  .bias = mimic_data(c->in[2 + add]),
+                  .sum = add ? mimic_data(c->out[0]) : NULL,
+                  .y = mimic_data(c->out[add]),
                   .mean = c->save[0] ? mimic_data(c->save[0]) : NULL,
                   .rstd = c->save[1] ? mimic_data(c->save[1]) : NULL,
                   .eps = c->attrs.v[0].f};
@@ -181,19 +184,12 @@ mimic_status KERNEL(layernorm)(mimic_call *c) {
     return MIMIC_OK;
 }
 
+mimic_status KERNEL(layernorm)(mimic_call *c) {
+    return forward(c, false);
+}
+
 mimic_status KERNEL(add_layernorm)(mimic_call *c) {
-    norm_job j = {.x = mimic_data(c->in[0]),
-                  .r = mimic_data(c->in[1]),
-                  .weight = mimic_data(c->in[2]),
-                  .bias = mimic_data(c->in[3]),
-                  .sum = mimic_data(c->out[0]),
-                  .y = mimic_data(c->out[1]),
-                  .mean = c->save[0] ? mimic_data(c->save[0]) : NULL,
-                  .rstd = c->save[1] ? mimic_data(c->save[1]) : NULL,
-                  .eps = c->attrs.v[0].f};
-    set_rows(&j, c->in[0]);
-    mimic_parallel(c->ctx, chunk_count(j.rows, j.per), forward_chunk, &j);
-    return MIMIC_OK;
+    return forward(c, true);
 }
 
 mimic_status KERNEL(layernorm_bwd)(mimic_call *c) {

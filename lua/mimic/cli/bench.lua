@@ -7,7 +7,8 @@ local command = {
     description = [[
 Measures training steps (forward, backward, AdamW) of the reference models in f32 and
 bf16, matrix products and element-wise kernels. The floors are measured in the same run:
-peak by a matrix product that stays in cache, bandwidth by a copy.]],
+peak by a matrix product that stays in cache, bandwidth as the fastest of reading, copying
+and scaling arrays of the kernel's own size with all threads.]],
     examples = [[
   mimic bench --quick
   mimic bench --only vit-s

@@ -88,8 +88,8 @@ local function synth(args)
         return cli.DONE
     end
     local written = require("mimic.synth").ensure {
-        dir = args.dir, seed = args.seed, size = args.size, general_train = args.general_train,
-            general_val = args.general_val,
+        dir = args.dir, seed = args.seed, size = args.size,
+        general_train = args.general_train, general_val = args.general_val,
         faces_train = args.faces_train, faces_test = args.faces_test,
     }
     if not written then

@@ -75,14 +75,15 @@ footer{padding-top:2rem;padding-bottom:3rem}
 @media (max-width:40rem){body{font-size:15px}h1{font-size:1.5rem}dl.facts{grid-template-columns:1fr}
 dl.facts dd{margin-bottom:.4rem}
 th,td{padding:.3rem .45rem}}
-@media print{:root{--bg:#fff;--fg:#000;--soft:#333;--line:#999;--panel:#fff;--c1:#0072b2;--c2:#d55e00;
---c3:#008a67;--c4:#b0579a;
---c5:#8a6d00;--c6:#4a4f55;--c7:#7a3b00;--c8:#3d3d9e;--heat:0,114,178;--bad:#b42318;--up:#0b6b3a}
-nav,summary{display:none}figure,table{break-inside:avoid}h2,h3{break-after:avoid}
-th,td{white-space:normal!important;padding:.15rem .4rem;font-size:8pt}
-.scroll{overflow:visible}
-body{font-size:10pt}main,header,footer{max-width:none;padding:0}*{print-color-adjust:exact;
--webkit-print-color-adjust:exact}}
+@media print{@page{margin:14mm}:root{color-scheme:light;--bg:#fff;--fg:#000;--soft:#333;--line:#bbb;--panel:#fff;
+--c1:#0072b2;--c2:#d55e00;--c3:#008a67;--c4:#b0579a;--c5:#8a6d00;--c6:#4a4f55;--c7:#7a3b00;--c8:#3d3d9e;
+--heat:0,114,178;--bad:#b42318;--up:#0b6b3a}
+nav,summary{display:none}figure,table,pre{break-inside:avoid}h2,h3{break-after:avoid}
+th,td{white-space:normal!important;padding:.15rem .4rem;font-size:8pt}.scroll{overflow:visible}
+.grid-of{grid-template-columns:repeat(2,minmax(0,1fr))}img.pixels{max-width:9cm;max-height:21cm;
+object-fit:contain;object-position:left}
+body{font-size:10pt}main,header,footer{max-width:none;padding:0 1px}
+*{print-color-adjust:exact;-webkit-print-color-adjust:exact}}
 ]]
 
 ---A whole page.
