@@ -161,6 +161,16 @@ static int run_command(lua_State *L, int argc, char **argv, int *code) {
     return rc;
 }
 
+/* Whether a run of the script's experiments failed: it is said on the screen and by the exit code.
+ */
+static bool some_run_failed(lua_State *L) {
+    bool failed = luaL_dostring(L, "local e = package.loaded['mimic.experiment']\n"
+                                   "return e ~= nil and #e.options.failed > 0") == LUA_OK &&
+                  lua_toboolean(L, -1);
+    lua_settop(L, 0);
+    return failed;
+}
+
 typedef struct words {
     int argc;
     char **argv;
@@ -182,6 +192,8 @@ static int run_protected(lua_State *L) {
         rc = luaL_loadfilex(L, strcmp(first, "-") == 0 ? NULL : first, NULL);
         if (rc == LUA_OK)
             rc = call_script(L, w->argc, argv, 1);
+        if (rc == LUA_OK && some_run_failed(L))
+            w->code = FAILED;
     } else if (strcmp(first, "-e") == 0 && w->argc > 2) {
         rc = luaL_loadbufferx(L, argv[2], strlen(argv[2]), "=(command line)", "t");
         if (rc == LUA_OK)

@@ -153,6 +153,9 @@ function TestCommands.test_a_failed_run_is_summed_up_and_shown()
     lu.assertStrContains(err, "1 of 1 runs failed")
     lu.assertStrContains(ok "show 1", "toy.lua:6: told to fail\n    stack traceback:")
     lu.assertStrContains(ok "ls --state failed", "failed")
+    shell.write(dir .. "/plain.lua", (toy:gsub("fail = false", "fail = true")))
+    lu.assertEquals((run "plain.lua"), 1)
+    lu.assertEquals((run "toy.lua"), 0)
     lu.assertEquals((run "resume 1"), 1) -- fails again at the same place
     lu.assertStrContains(ok "show 1", "attempt 2")
 end
