@@ -80,6 +80,22 @@ static void add_calls(lua_State *L, int level, luaL_Buffer *out) {
     }
 }
 
+/* A misspelt method of a module (modules are plain tables with fields of their own, so that reading
+ * one that is absent is no error): pushes " (did you mean ...?)", or "". */
+static void push_method_hint(lua_State *L, const char *text) {
+    static const char nil_call[] = "attempt to call a nil value (method '";
+    const char *p = strstr(text, nil_call);
+    luaL_getsubtable(L, LUA_REGISTRYINDEX, LUA_LOADED_TABLE);
+    if (!p || lua_getfield(L, -1, "mimic.nn") != LUA_TTABLE ||
+        lua_getfield(L, -1, "Module") != LUA_TTABLE) {
+        lua_pushliteral(L, "");
+        return;
+    }
+    p += sizeof nil_call - 1;
+    lua_pushlstring(L, p, strcspn(p, "'"));
+    mimicl_push_hint(L, lua_tostring(L, -1), -2, "forward");
+}
+
 int mimicl_fault(lua_State *L) {
     int level = (int)luaL_optinteger(L, 2, 1);
     lua_settop(L, 1);
@@ -94,6 +110,8 @@ int mimicl_fault(lua_State *L) {
     bool fault = library_fault(L, level, library);
     luaL_traceback(L, L, NULL, level);
     const char *trace = lua_tostring(L, -1);
+    push_method_hint(L, raw);
+    const char *hint = lua_tostring(L, -1);
 
     lua_Debug ar;
     int at = level;
@@ -104,6 +122,7 @@ int mimicl_fault(lua_State *L) {
         luaL_addvalue(&out);
     }
     luaL_addstring(&out, raw + (library && !fault ? place : 0));
+    luaL_addstring(&out, hint);
     luaL_pushresult(&out);
     const char *head = lua_tostring(L, -1);
 

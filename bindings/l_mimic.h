@@ -69,6 +69,9 @@ void mimicl_functions(lua_State *L, int b, const luaL_Reg *functions);
 /* In an __index metamethod: pushes the method named by argument 2 and returns true, if there is
  * one. */
 bool mimicl_method(lua_State *L);
+/* Pushes " (did you mean \"shape\"?)" for the nearest of the names in the table at t and in `more`
+ * ("a|b"), or "". */
+void mimicl_push_hint(lua_State *L, const char *word, int t, const char *more);
 /* In an __index metamethod: raises for a field that is not there, with the nearest method or name
  * of `more` ("a|b"). */
 int mimicl_no_field(lua_State *L, const char *more);

@@ -96,23 +96,29 @@ int mimicl_unknown(lua_State *L, const char *who, const char *what, const char *
                         meant, names[0] ? "it has" : "it has none", list);
 }
 
+void mimicl_push_hint(lua_State *L, const char *word, int t, const char *more) {
+    nearest near = nearest_to(word);
+    char meant[96];
+    t = lua_absindex(L, t);
+    consider_list(&near, more);
+    for (lua_pushnil(L); lua_next(L, t); lua_pop(L, 1)) {
+        if (lua_type(L, -2) == LUA_TSTRING)
+            consider(&near, lua_tostring(L, -2), lua_rawlen(L, -2));
+    }
+    hint(&near, meant);
+    lua_pushstring(L, meant);
+}
+
 int mimicl_no_field(lua_State *L, const char *more) {
     luaL_getmetafield(L, 1, "__name");
     const char *who = lua_tostring(L, -1);
     if (lua_type(L, 2) != LUA_TSTRING)
         return mimicl_error(L, MIMIC_EINVAL, "%s: no index [%s]: fields have names", who,
                             luaL_tolstring(L, 2, NULL));
-    nearest near = nearest_to(lua_tostring(L, 2));
-    consider_list(&near, more);
-    for (lua_pushnil(L); lua_next(L, lua_upvalueindex(2)); lua_pop(L, 1)) {
-        size_t n;
-        const char *name = lua_tolstring(L, -2, &n);
-        consider(&near, name, n);
-    }
-    char meant[96];
-    hint(&near, meant);
-    return mimicl_error(L, MIMIC_EINVAL, "%s has no field or method \"%.60s\"%s", who, near.word,
-                        meant);
+    const char *word = lua_tostring(L, 2);
+    mimicl_push_hint(L, word, lua_upvalueindex(2), more);
+    return mimicl_error(L, MIMIC_EINVAL, "%s has no field or method \"%.60s\"%s", who, word,
+                        lua_tostring(L, -1));
 }
 
 void mimicl_options(lua_State *L, int t, const char *who, const char *names) {

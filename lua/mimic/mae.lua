@@ -2,6 +2,7 @@
 -- Rule: only visible patches are embedded; names and shapes are the reference's.
 local m = require "mimic"
 local nn = require "mimic.nn"
+local suggest = require "mimic.suggest"
 local vit = require "mimic.vit"
 local posembed = require "mimic.posembed"
 
@@ -168,6 +169,7 @@ end
 ---@param seed integer?
 ---@return mae.MAE
 function mae.new(c, seed)
+    suggest.check_options("m.mae.new", c, mae.defaults)
     local encoder = {}
     for key, default in pairs(mae.defaults) do
         if c[key] == nil then encoder[key] = default else encoder[key] = c[key] end

@@ -1,6 +1,7 @@
 -- Modules: tables with parameters under timm/MAE names, a forward method and children.
 -- Rule: an initial value depends on (seed, parameter name) only, never on the order of construction.
 local m = require "mimic"
+local suggest = require "mimic.suggest"
 
 local nn = {}
 
@@ -239,6 +240,7 @@ nn.Linear = nn.class "linear"
 --- init is a scheme, weight a rule for the weight alone, with zero bias
 function nn.Linear:init(fan_in, fan_out, opts)
     opts = opts or {}
+    suggest.check_options("nn.Linear", opts, { bias = true, act = true, init = true, weight = true })
     local weight, bias = linear_rules(opts.init or "torch", fan_in, fan_out)
     self:parameter("weight", { fan_out, fan_in }, opts.weight or weight)
     if opts.bias ~= false then
@@ -306,6 +308,7 @@ nn.BatchNorm1d = nn.class "batchnorm"
 ---@param opts {affine: boolean?, eps: number?, momentum: number?}?
 function nn.BatchNorm1d:init(dim, opts)
     opts = opts or {}
+    suggest.check_options("nn.BatchNorm1d", opts, { affine = true, eps = true, momentum = true })
     self.eps, self.momentum = opts.eps or 1e-5, opts.momentum or 0.1
     if opts.affine ~= false then
         self:parameter("weight", { dim }, nn.init.ones())

@@ -1,6 +1,7 @@
 -- Optimisers over a module: which parameters decay, layer-wise learning rates, state for checkpoints.
 -- Rule: the groups are those of mae util/lr_decay.py and timm's no_weight_decay (method.md 2.8).
 local m = require "mimic"
+local suggest = require "mimic.suggest"
 
 local optim = {}
 
@@ -48,6 +49,11 @@ end
 ---@field clip number? largest global gradient norm, 0 = off
 ---@field bf16 boolean? keep bf16 copies for Module:compute("bf16", ...)
 
+local known <const> = {
+    kind = true, betas = true, eps = true, momentum = true, weight_decay = true, exempt = true,
+    layer_decay = true, clip = true, bf16 = true,
+}
+
 --- Learning-rate scale and weight decay of each parameter; frozen ones are left out.
 ---@param list nn.Parameter[]|{name: string, tensor: any}[]
 ---@param opts optim.Options
@@ -78,6 +84,7 @@ Optimizer.__index = Optimizer
 ---@param opts optim.Options
 ---@return optim.Optimizer
 function optim.new(module, opts)
+    suggest.check_options("m.optim.new", opts, known)
     local groups = optim.groups(module.parameters and module:parameters() or module, opts)
     if #groups == 0 then error("optimizer: every parameter is frozen", 0) end
     local betas = opts.betas or { 0.9, 0.999 }

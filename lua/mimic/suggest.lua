@@ -59,4 +59,18 @@ function suggest.hint(name, known)
     return (" (did you mean %s?)"):format(table.concat(near, " or "))
 end
 
+---Refuses options that nobody reads: misspelt ones.
+---@param who string
+---@param given table
+---@param known table<string, any> its keys are the names
+function suggest.check_options(who, given, known)
+    for key in pairs(given) do
+        if known[key] == nil then
+            local names = {}
+            for name in pairs(known) do names[#names + 1] = name end
+            error(("%s has no option '%s'%s"):format(who, tostring(key), suggest.hint(tostring(key), names)), 0)
+        end
+    end
+end
+
 return suggest

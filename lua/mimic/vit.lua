@@ -3,6 +3,7 @@ local m = require "mimic"
 local nn = require "mimic.nn"
 local posembed = require "mimic.posembed"
 local heads = require "mimic.heads"
+local suggest = require "mimic.suggest"
 
 local vit = {}
 
@@ -125,11 +126,15 @@ function ViT:logits(r)
     return self.head(r)
 end
 
+local known = { classes = true, head = true }
+for key in pairs(vit.defaults) do known[key] = true end
+
 --- A ViT with every parameter at its initial value when `seed` is given, else zeros.
 ---@param c table keys of vit.defaults, classes, head
 ---@param seed integer?
 ---@return vit.ViT
 function vit.new(c, seed)
+    suggest.check_options("m.vit.new", c, known)
     local resolved = vit.resolve(c)
     resolved.classes, resolved.head = c.classes, c.head
     local model = ViT(resolved)

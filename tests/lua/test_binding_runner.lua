@@ -51,6 +51,17 @@ function TestRunner:test_errors_show_the_lines_of_the_script()
         net(m.zeros { 2, 5 })]]
     lu.assertEquals({ text, code }, { "mimic: " .. script .. ":3: sequential.0: linear: x has 5 features, " ..
         "the weight takes 4: x [2,5], weight [8,4], bias [8]\n", 1 })
+    text = run_script "local m = require 'mimic'; m.nn.Linear(2, 2):foward(m.zeros { 1, 2 })"
+    lu.assertStrContains(text, "call a nil value (method 'foward') (did you mean \"forward\"?)")
+    for call, text_of in pairs {
+        ["vit.new { dpeth = 2 }"] = "m.vit.new has no option 'dpeth' (did you mean depth?)",
+        ["nn.Linear(2, 2, { bais = false })"] = "nn.Linear has no option 'bais' (did you mean bias?)",
+        ["optim.new(m.nn.Linear(2, 2), { knid = 'sgd' })"] =
+            "m.optim.new has no option 'knid' (did you mean kind?)",
+    } do
+        text = run_script("local m = require 'mimic'; m." .. call)
+        lu.assertStrContains(text, "mimic: " .. script .. ":1: " .. text_of)
+    end
     text = run_script("require('mimic').vit.new { img = {} }") -- trips the library: its place is shown
     lu.assertStrContains(text, "mimic: " .. script .. ":1: mimic/vit.lua:")
     lu.assertStrContains(text, "stack traceback:")
