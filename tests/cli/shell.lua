@@ -1,5 +1,7 @@
 -- Runs commands for the suites of this folder: exit code, standard output, standard error.
+local cjson = require "cjson"
 local lfs = require "lfs"
+local lu = require "luaunit"
 
 local shell = {}
 
@@ -41,6 +43,24 @@ function shell.run(dir, words, before)
     local _, how, code = os.execute(command)
     if how == "signal" then code = 128 + code end
     return code, slurp(dir .. "/out.txt"), slurp(dir .. "/err.txt")
+end
+
+---What a suite calls: run(words, before), ok(words), which demands exit code 0, and json(words), which decodes
+---what is printed.
+---@param folder fun(): string where commands are run
+function shell.commands(folder)
+    local function run(words, before)
+        return shell.run(folder(), words, before)
+    end
+    local function ok(words)
+        local code, out, err = run(words)
+        lu.assertEquals(code, 0, words .. "\n" .. out .. err)
+        return out, err
+    end
+    local function json(words)
+        return cjson.decode((ok(words)))
+    end
+    return run, ok, json
 end
 
 function shell.remove(dir)

@@ -1,6 +1,5 @@
 -- The commands: exit codes, help that teaches, output forms, suggestions.
 package.path = (arg[0]:match("^(.*)/") or ".") .. "/?.lua;" .. package.path
-local cjson = require "cjson"
 local lu = require "luaunit"
 local shell = require "shell"
 
@@ -36,19 +35,7 @@ function TestCommands.tearDown()
     shell.remove(dir)
 end
 
-local function run(words, before)
-    return shell.run(dir, words, before)
-end
-
-local function ok(words)
-    local code, out, err = run(words)
-    lu.assertEquals(code, 0, words .. "\n" .. out .. err)
-    return out, err
-end
-
-local function json(words)
-    return cjson.decode((ok(words)))
-end
+local run, ok, json = shell.commands(function() return dir end)
 
 function TestCommands.test_every_command_has_help_with_an_example()
     local list = ok "":match("Commands:\n(.-)\n\n")

@@ -21,19 +21,7 @@ function TestQueries.tearDown()
     shell.remove(dir)
 end
 
-local function run(words, before)
-    return shell.run(dir, words, before)
-end
-
-local function ok(words)
-    local code, out, err = run(words)
-    lu.assertEquals(code, 0, words .. "\n" .. out .. err)
-    return out, err
-end
-
-local function json(words)
-    return cjson.decode((ok(words)))
-end
+local run, ok, json = shell.commands(function() return dir end)
 
 local function refused(words, text)
     local code, _, err = run(words)
