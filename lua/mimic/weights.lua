@@ -1,4 +1,4 @@
--- Weights in files: strict safetensors under timm/MAE names.
+-- Weights in files: strict safetensors under timm/MAE names, and PyTorch's .pth files for reading.
 -- Rule: a file and a module fit name by name and shape by shape, or the message lists all that does not.
 local m = require "mimic"
 local posembed = require "mimic.posembed"
@@ -139,14 +139,37 @@ local new_in_finetuning = { "head.", "fc_norm.", "proj_head." }
 --- What a pre-training file holds beside the encoder; the encoder's `norm` is unused with pool = gap.
 local left_behind = {
     "decoder", "mask_token", "norm.", "head.", "fc_norm.", "proj_head.", "optimizer.", "hog_enc.",
+    "dist_token", "head_dist.",
 }
 
--- What the encoder's names begin with: a MoCo v3 file holds two encoders, of which the trained one is taken.
-local function encoder_prefix(file)
-    for _, name in ipairs(file:names()) do
-        if name:find("^base_encoder%.") then return "base_encoder." end
+--- Opens a weight file of either kind; the first bytes decide, not the name.
+---@param path string
+---@return any file with names, info, load, meta, metadata, close
+function weights.open(path)
+    local f = io.open(path, "rb")
+    local head = f and f:read(9) or ""
+    if f then f:close() end
+    local zip_or_pickle = head:sub(1, 4) == "PK\3\4" or head:byte(1) == 0x80
+    if zip_or_pickle and head:sub(9, 9) ~= "{" then return m.pth.open(path) end
+    return m.safetensors.open(path)
+end
+
+-- Where published checkpoints keep the encoder: MAE, DeiT, LocalMIM under `model`; MoCo v3 under `state_dict`
+-- with two encoders, of which the trained one is taken; timm's files have bare names.
+local places = {
+    "", "base_encoder.", "model.", "state_dict.module.base_encoder.", "state_dict.base_encoder.", "state_dict.module.",
+    "state_dict.", "module.base_encoder.", "module.", "model.base_encoder.", "model.module.", "model_state_dict.",
+    "encoder.", "model.encoder.",
+}
+
+--- What the names of the encoder begin with in a file; nil when it holds no ViT.
+---@param file any of weights.open
+---@return string?
+function weights.prefix(file)
+    for _, prefix in ipairs(places) do
+        if file:info(prefix .. "patch_embed.proj.weight") then return prefix end
     end
-    return ""
+    return nil
 end
 
 --- Takes the encoder of a pre-training (or earlier fine-tuning) file: decoder* and mask_token are dropped,
@@ -159,10 +182,15 @@ function weights.transfer(model, path)
     local shapes = {}
     for _, p in ipairs(model:named()) do shapes[p.name] = p.tensor.shape end
     local grid = model.config.img // model.config.patch
-    local file = m.safetensors.open(path)
-    local prefix = encoder_prefix(file)
+    local file = weights.open(path)
+    local prefix = weights.prefix(file)
+    if not prefix then
+        local some = table.concat(file:names(), ", ", 1, math.min(6, #file:names()))
+        file:close()
+        error(("%s: no Vision Transformer in it (no patch_embed.proj.weight); it holds %s, ..."):format(path, some), 0)
+    end
     local function drop(name)
-        if prefix ~= "" and name:sub(1, 5) == "head." then return true end -- the projector
+        if prefix:find("base_encoder", 1, true) and name:sub(1, 5) == "head." then return true end -- the projector
         if name:sub(1, 7) == "decoder" or name == "mask_token" then return true end
         local wanted = shapes[name]
         if not wanted then
@@ -174,6 +202,7 @@ function weights.transfer(model, path)
     end
     local function fit(name, tensor, wanted)
         if name ~= "pos_embed" or tensor.shape[3] ~= wanted[3] then return nil end
+        if tensor.dtype ~= "f32" then tensor = tensor:cast{ dtype = "f32" } end
         return posembed.interpolate(tensor, grid, model.config.cls_token)
     end
     local ok, report = pcall(weights.copy, model, file, path,
@@ -192,6 +221,57 @@ function weights.transfer(model, path)
             list_text("of another shape", report.mismatched)), 0)
     end
     return report
+end
+
+-- The names of timm's VisionTransformer.
+local timm_names = {
+    "^cls_token$", "^pos_embed$", "^patch_embed%.proj%.%a+$", "^blocks%.%d+%.norm[12]%.%a+$",
+    "^blocks%.%d+%.attn%.qkv%.%a+$", "^blocks%.%d+%.attn%.proj%.%a+$", "^blocks%.%d+%.mlp%.fc[12]%.%a+$",
+    "^norm%.%a+$", "^fc_norm%.%a+$", "^head%.%a+$",
+}
+
+--- What of a file is a ViT as timm has it: the encoder with its head, without decoder, projection head and
+--- optimiser; names without the file's prefix.
+---@param file any of weights.open
+---@return {stored: string, name: string}[] kept, string[] left
+function weights.timm(file)
+    local kept, left, prefix = {}, {}, weights.prefix(file)
+    local projector = prefix and prefix:find("base_encoder", 1, true)
+    for _, stored in ipairs(file:names()) do
+        local name = prefix and stored:sub(1, #prefix) == prefix and stored:sub(#prefix + 1)
+        local known = false
+        for _, pattern in ipairs(name and timm_names or {}) do known = known or name:find(pattern) ~= nil end
+        if known and not (projector and name:find("^head%.")) then
+            kept[#kept + 1] = { stored = stored, name = name }
+        else
+            left[#left + 1] = stored
+        end
+    end
+    return kept, left
+end
+
+--- Writes the ViT of a weight file as safetensors that timm loads strictly.
+---@param from string .safetensors or .pth
+---@param to string
+---@param opts {all: boolean?}? all: every tensor under its stored name instead
+---@return integer tensors, string[] left names left out, string sha256
+function weights.convert(from, to, opts)
+    local file = weights.open(from)
+    local scope <close> = m.scope() -- luacheck: ignore
+    local kept, left = weights.timm(file)
+    if opts and opts.all then
+        kept, left = {}, {}
+        for i, name in ipairs(file:names()) do kept[i] = { stored = name, name = name } end
+    end
+    if #kept == 0 then
+        file:close()
+        error(("%s: no Vision Transformer in it; --all converts what there is"):format(from), 0)
+    end
+    local list = {}
+    for i, entry in ipairs(kept) do list[i] = { entry.name, file:load(entry.stored) } end
+    local sha = m.safetensors.save(to, list, { format = "pt" })
+    file:close()
+    return #list, left, sha
 end
 
 return weights
