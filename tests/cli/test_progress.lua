@@ -9,8 +9,10 @@ local m = require "mimic"
 local progress = require "mimic.progress"
 m.experiment.task("toy", { defaults = { steps = 3 }, run = function(run)
     for i = 1, run.config.steps do
-        progress.header { name = "tau\27[31m-lambda", done = i - 1, total = 3, running = 1, failed = i // 3,
-            why = "NaN", pruned = 2, best = 89.25, eta = 7500 }
+        for eta = 7500, 7400, -100 do -- the time left alone is no new line
+            progress.header { name = "tau\27[31m-lambda", done = i - 1, total = 3, running = 1, failed = i // 3,
+                why = "NaN", pruned = 2, best = 89.25, eta = eta }
+        end
         run:progress { phase = "ft", epoch = i, epochs = run.config.steps, loss = 1 / i, rate = 1842.3,
             done = i / run.config.steps }
         run:checkpoint(i, { { "x", m.tensor { i + 0.0 } } }, {}, { final = i == run.config.steps })
@@ -49,6 +51,8 @@ function TestProgress.test_off_a_terminal()
     lu.assertNil(err:find("[\r\27]"))
     lu.assertStrContains(err, "tau\\x1b[31m-lambda  0/3 done  1 running  2 pruned  best 89.25  ETA 2h05\n")
     lu.assertStrContains(err, "2/3 done  1 running  1 failed (NaN)  2 pruned")
+    local _, headers = err:gsub("/3 done", "")
+    lu.assertEquals(headers, 3)
     local _, lines = err:gsub("mimic  ft %d/3  loss [%d.]+", "")
     lu.assertEquals(lines, 3)
     local _, _, quiet = shell.run(dir, "run toy.lua --quiet --force")

@@ -143,7 +143,8 @@ function TestQueries.test_remove_undelete_collect()
     local folder = dir .. "/results/runs/" .. ("%012x"):format(1)
     os.execute("mkdir -p '" .. folder .. "'")
     shell.write(folder .. "/step-5.safetensors", "weights")
-    shell.write(dir .. "/results/runs/notes.txt", "mine")
+    os.execute(("mkdir '%s/results/runs/notes'"):format(dir))
+    shell.write(dir .. "/results/runs/notes/mine.txt", "mine")
     write(function(db)
         db:exec "UPDATE run SET parent = 1 WHERE id = 2"
         db:exec [[INSERT INTO checkpoint VALUES(1, 5, 'runs/000000000001/step-5.safetensors', zeroblob(32), 7, NULL,
@@ -158,6 +159,8 @@ function TestQueries.test_remove_undelete_collect()
     lu.assertEquals(#ids "", 4)
     ok "rm 1 --children"
     lu.assertStrContains(ok "gc --older 1d", "erased 0 runs")
+    write(function(db) db:exec "UPDATE run SET deleted = 1 WHERE id = 1" end) -- long ago, but its child is there
+    lu.assertStrContains(ok "gc --older 1d", "erased 0 runs")
     local before = json [[query --json "SELECT count(*) AS n FROM metric"]][1].n
     local plan = ok "gc --dry-run"
     lu.assertStrContains(plan, "would erase run 1 ")
@@ -167,7 +170,7 @@ function TestQueries.test_remove_undelete_collect()
     ok "gc"
     lu.assertEquals(#ids "--deleted", 0)
     lu.assertNil(lfs.attributes(folder))
-    lu.assertNotNil(lfs.attributes(dir .. "/results/runs/notes.txt")) -- no run's: none of ours
+    lu.assertNotNil(lfs.attributes(dir .. "/results/runs/notes/mine.txt")) -- no run's: none of ours
     lu.assertEquals(json [[query --json "SELECT count(*) AS n FROM metric"]][1].n, before // 2)
     refused("undelete 1", "no removed run")
     lu.assertStrContains(ok "doctor --deep", "all is well")
