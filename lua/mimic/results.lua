@@ -1,5 +1,5 @@
 -- The results database as the experiment library sees it: finding, making and changing rows of runs,
--- their parameters, results and checkpoints. All SQL that writes is in this file.
+-- their parameters, results and checkpoints. SQL that writes is here; that of tags, removal, collection in upkeep.lua.
 local m = require "mimic"
 local config = require "mimic.config"
 local environment = require "mimic.environment"
