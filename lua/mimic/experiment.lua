@@ -154,6 +154,7 @@ end
 local function continue_command(run)
     local s = script()
     if experiment.options.continue_with then return experiment.options.continue_with end
+    s = s.caller or s -- a library that stores its own text for a run names the script that called it
     local words = { experiment.options.program or "mimic" }
     if experiment.options.chdir then words[#words + 1] = "-C " .. experiment.options.chdir end
     local db = experiment.options.db
