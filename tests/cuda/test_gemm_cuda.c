@@ -139,8 +139,8 @@ static void test_refused(void **state) {
     snprintf(key, sizeof key, "%.*s", (int)strcspn(line, " "), line);
     assert_true(gemm_cache_find(path, key, &c, &warning));
     assert_null(warning);
-    assert_true(gemm_cache_add(path, "another", &none, &warning));
-    assert_true(gemm_cache_add(path, key, &none, &warning));
+    assert_true(gemm_cache_add(path, "another", &none, false, &warning));
+    assert_true(gemm_cache_add(path, key, &none, true, &warning));
     assert_int_equal(asked(), 1);
     assert_int_equal(warnings, 0);
     assert_true(gemm_cache_find(path, key, &none, &warning));
@@ -148,6 +148,20 @@ static void test_refused(void **state) {
     assert_true(gemm_cache_find(path, "another", &none, &warning));
     assert_int_equal(none.algorithm[1], 2);
     assert_false(gemm_cache_find(path, "anothe", &none, &warning));
+}
+
+/* What another process has kept meanwhile counts. */
+static void test_first_decides(void **state) {
+    (void)state;
+    const char *warning;
+    gemm_choice first = {.algorithm = {1}, .workspace = 10}, second = {.algorithm = {2}};
+    assert_true(gemm_cache_add(path, "key", &first, false, &warning));
+    assert_true(gemm_cache_add(path, "key", &second, false, &warning));
+    assert_memory_equal(&second, &first, sizeof first);
+    second.workspace = 11;
+    assert_true(gemm_cache_add(path, "key", &second, true, &warning));
+    assert_true(gemm_cache_find(path, "key", &first, &warning));
+    assert_int_equal(first.workspace, 11);
 }
 
 /* The folder is a file: products go on, with one warning. */
@@ -163,8 +177,11 @@ static void test_unwritable(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test_setup(test_kept, fresh), cmocka_unit_test_setup(test_damaged, fresh),
-        cmocka_unit_test_setup(test_foreign, fresh), cmocka_unit_test_setup(test_refused, fresh),
+        cmocka_unit_test_setup(test_kept, fresh),
+        cmocka_unit_test_setup(test_damaged, fresh),
+        cmocka_unit_test_setup(test_foreign, fresh),
+        cmocka_unit_test_setup(test_refused, fresh),
+        cmocka_unit_test_setup(test_first_decides, fresh),
         cmocka_unit_test_setup_teardown(test_unwritable, fresh, fresh)};
     snprintf(folder, sizeof folder, "/tmp/mimic-gemm-%ld", (long)getpid());
     snprintf(path, sizeof path, "%s/gemm.txt", folder);

@@ -74,10 +74,11 @@ static mimic_status open_state(mimic_ctx *ctx, gemm_state **out) {
 }
 
 static void drop(plan *p) {
-    cublasLtMatrixLayoutDestroy(p->a);
-    cublasLtMatrixLayoutDestroy(p->b);
-    cublasLtMatrixLayoutDestroy(p->c);
-    cublasLtMatmulDescDestroy(p->desc);
+    for (cublasLtMatrixLayout_t l : {p->a, p->b, p->c})
+        if (l)
+            cublasLtMatrixLayoutDestroy(l);
+    if (p->desc)
+        cublasLtMatmulDescDestroy(p->desc);
     free(p);
 }
 
@@ -247,44 +248,59 @@ static void key_text(const cuda_state *s, const shape *k, char text[GEMM_KEY]) {
         text[i] = text[i] == ' ' ? '_' : text[i];
 }
 
-/* Chooses the plan's algorithm: the one kept, if it still fits, or the quickest, which is then
- * kept. Leaves able false when there is none. */
-static mimic_status choose(mimic_ctx *ctx, gemm_state *s, plan *p, const gemm *g) {
+/* Makes a choice the plan's algorithm; false when the library no longer takes it. */
+static bool use(const gemm_state *s, plan *p, const gemm_choice *choice) {
+    cublasLtMatmulHeuristicResult_t r = {};
+    memcpy(&p->algorithm, choice->algorithm, sizeof p->algorithm);
+    return cublasLtMatmulAlgoCheck(s->handle, p->desc, p->a, p->b, p->c, p->c, &p->algorithm, &r) ==
+               CUBLAS_STATUS_SUCCESS &&
+           r.workspaceSize <= s->workspace_size;
+}
+
+/* The quickest of the library's proposals; false when it has none that runs. */
+static mimic_status quickest(mimic_ctx *ctx, const gemm_state *s, plan *p, const gemm *g,
+                             gemm_choice *choice, bool *some) {
     cudaStream_t stream = state_of(ctx)->stream;
-    char key[GEMM_KEY];
-    gemm_choice kept;
-    const char *warning = NULL;
     cublasLtMatmulHeuristicResult_t list[PROPOSALS];
     int count = 0, best = -1;
     float least = 0.0f, ms;
-    key_text(state_of(ctx), &p->key, key);
-    if (*s->cache && gemm_cache_find(s->cache, key, &kept, &warning)) {
-        memcpy(&p->algorithm, kept.algorithm, sizeof p->algorithm);
-        p->able = cublasLtMatmulAlgoCheck(s->handle, p->desc, p->a, p->b, p->c, p->c, &p->algorithm,
-                                          &list[0]) == CUBLAS_STATUS_SUCCESS &&
-                  list[0].workspaceSize <= s->workspace_size;
-    }
-    warn(ctx, s, warning);
-    if (p->able)
-        return MIMIC_OK;
     mimic_status st = lt_check(ctx, propose(s, p, list, &count), "asking for algorithms");
-    if (st)
-        return st;
-    for (int i = 0; i < count; i++)
+    for (int i = 0; i < count && !st; i++)
         if (list[i].state == CUBLAS_STATUS_SUCCESS &&
             measure(s, stream, p, g, &list[i].algo, &ms) && (best < 0 || ms < least)) {
             best = i;
             least = ms;
         }
-    p->able = best >= 0;
-    if (!p->able)
-        return cuda_check(ctx, cudaGetLastError(), "trying algorithms");
-    p->algorithm = list[best].algo;
-    memcpy(kept.algorithm, &p->algorithm, sizeof kept.algorithm);
-    kept.workspace = list[best].workspaceSize;
-    if (*s->cache)
-        gemm_cache_add(s->cache, key, &kept, &warning);
+    *some = best >= 0;
+    if (!*some)
+        return st ? st : cuda_check(ctx, cudaGetLastError(), "trying algorithms");
+    memcpy(choice->algorithm, &list[best].algo, sizeof choice->algorithm);
+    choice->workspace = list[best].workspaceSize;
+    return MIMIC_OK;
+}
+
+/* Chooses the plan's algorithm: the one kept, if it still fits, or the quickest, which is then
+ * kept. Of processes that choose at one time the first decides for all. Leaves able false when
+ * there is none. */
+static mimic_status choose(mimic_ctx *ctx, gemm_state *s, plan *p, const gemm *g) {
+    char key[GEMM_KEY];
+    gemm_choice kept, ours;
+    const char *warning = NULL;
+    key_text(state_of(ctx), &p->key, key);
+    bool found = *s->cache && gemm_cache_find(s->cache, key, &kept, &warning);
     warn(ctx, s, warning);
+    p->able = found && use(s, p, &kept);
+    if (p->able)
+        return MIMIC_OK;
+    mimic_status st = quickest(ctx, s, p, g, &ours, &p->able);
+    if (st || !p->able)
+        return st;
+    kept = ours;
+    if (*s->cache)
+        gemm_cache_add(s->cache, key, &kept, found, &warning);
+    warn(ctx, s, warning);
+    if (!use(s, p, &kept))
+        use(s, p, &ours);
     return MIMIC_OK;
 }
 

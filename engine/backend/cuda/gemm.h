@@ -46,9 +46,9 @@ void gemm_cache_path(char *path, size_t size);
 /* Reads what was kept under `key` (no space, no line end). A file that is not ours or is damaged
  * counts for nothing: *warning (or NULL) says so. */
 bool gemm_cache_find(const char *path, const char *key, gemm_choice *choice, const char **warning);
-/* Adds a line; the file is replaced as a whole or not at all, and one that is not ours is left
- * alone. */
-bool gemm_cache_add(const char *path, const char *key, const gemm_choice *choice,
+/* Adds the choice, or gives the one that another process has kept meanwhile (unless `replace`). The
+ * file is replaced as a whole or not at all; one that is not ours is left alone. */
+bool gemm_cache_add(const char *path, const char *key, gemm_choice *choice, bool replace,
                     const char **warning);
 
 #ifdef __cplusplus

@@ -1,10 +1,12 @@
 /* The file of chosen algorithms: text, a first line that says what it is, then one line a choice:
  * KEY, nine words in hexadecimal, a checksum of what stands before it. */
 #include <errno.h>
+#include <fcntl.h>
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/file.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -98,8 +100,9 @@ bool gemm_cache_find(const char *path, const char *key, gemm_choice *choice, con
     return found;
 }
 
-/* Makes the folders above a file. */
-static void make_folders(const char *path) {
+/* Makes the folders above a file and holds the last of them for this process alone; closing it lets
+ * go. -1: it cannot be. */
+static int hold_folder(const char *path) {
     char dir[PATH_SIZE];
     snprintf(dir, sizeof dir, "%s", path);
     for (char *p = dir + 1; *p; p++)
@@ -108,34 +111,55 @@ static void make_folders(const char *path) {
             mkdir(dir, 0777);
             *p = '/';
         }
+    char *slash = strrchr(dir, '/');
+    if (slash)
+        slash[1] = 0;
+    int folder = open(slash ? dir : ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    if (folder >= 0)
+        flock(folder, LOCK_EX);
+    return folder;
 }
 
-bool gemm_cache_add(const char *path, const char *key, const gemm_choice *choice,
-                    const char **warning) {
-    char line[LINE], part[PATH_SIZE + 32];
+/* Writes the file anew: the lines of `from` (NULL: none) without the key's, and `line`. */
+static bool rewrite(const char *path, FILE *from, const char *key, const char *line) {
+    char part[PATH_SIZE + 32], other[LINE];
     gemm_choice old;
-    bool foreign;
-    int n = compose(line, key, choice);
-    FILE *from = open_ours(path, &foreign);
-    *warning = NULL;
-    if (foreign || n == 0)
-        return false;
-    make_folders(path);
     snprintf(part, sizeof part, "%s.%ld", path, (long)getpid());
     FILE *to = fopen(part, "w");
     bool good = to && fputs(FIRST_LINE, to) >= 0;
-    for (char other[LINE]; good && from && fgets(other, sizeof other, from);)
+    while (good && from && fgets(other, sizeof other, from))
         if (whole(other) && !parse(other, key, &old))
             good = fputs(other, to) >= 0;
-    good = good && fwrite(line, 1, (size_t)n, to) == (size_t)n;
-    if (from)
-        fclose(from);
+    good = good && fputs(line, to) >= 0;
     if (to)
         good = fclose(to) == 0 && good;
     good = good && rename(part, path) == 0;
-    if (!good) {
-        *warning = strerror(errno);
+    if (!good && to)
         remove(part);
+    return good;
+}
+
+bool gemm_cache_add(const char *path, const char *key, gemm_choice *choice, bool replace,
+                    const char **warning) {
+    char line[LINE];
+    bool foreign = false, good = false;
+    *warning = NULL;
+    if (compose(line, key, choice) == 0)
+        return false;
+    int folder = hold_folder(path);
+    if (folder < 0) {
+        *warning = strerror(errno);
+        return false;
     }
+    if (!replace && gemm_cache_find(path, key, choice, warning)) {
+        good = true;
+    } else {
+        FILE *from = open_ours(path, &foreign);
+        good = !foreign && rewrite(path, from, key, line);
+        *warning = good || foreign ? NULL : strerror(errno);
+        if (from)
+            fclose(from);
+    }
+    close(folder);
     return good;
 }
