@@ -65,7 +65,7 @@ typedef struct cuda_state {
     fault_note notes[FAULTS];       /* of the newest tickets */
     mail_box mail;
     feeder feed;
-    struct gemm_state *gemm;        /* gemm.cu's own */
+    struct gemm_state *gemm; /* gemm.cu's own */
 } cuda_state;
 
 static inline cuda_state *state_of(mimic_ctx *ctx) {
