@@ -7,6 +7,9 @@ local default = 64 -- registers of a thread: eight blocks of 128 threads on a mu
 local budgets = { -- part of a kernel's name -> registers, for those that are worth more
     mma_forward = 160, -- 16 rows of a head, their scores and their sums in registers
     mma_backward = 210,
+    norm_bwd_rows = 172, -- two rows and their sums of columns
+    softmax_bwd_rows = 100, l2norm_bwd_rows = 100, mse_rows = 92, mse_bwd_rows = 92, -- two rows
+    ce_rows = 84, ce_bwd_rows = 84,
 }
 
 local function walk(dir, found)
