@@ -20,7 +20,7 @@ struct fault {
         atomicMin_system(word, ticket | (unsigned long long)position);
     }
 };
-enum { FAULTS = 256 };
+enum { FAULTS = 256, NO_LIMIT = -1 };
 
 /* What a ticket stands for. */
 typedef struct fault_note {
@@ -98,7 +98,7 @@ static inline cuda_state *state_of(mimic_ctx *ctx) {
 #endif
 
 /* For a launch that may report a fault: "OP: WHAT at N is not in 0..LIMIT-1" (N the position);
- * LIMIT 0: "OP: WHAT (row N)". */
+ * with NO_LIMIT "OP: WHAT (row N)". */
 fault fault_of(mimic_call *c, const char *what, int64_t limit);
 /* Ends an entry: what the launches before came to, as a status with the operator's name. */
 mimic_status done(mimic_call *c);

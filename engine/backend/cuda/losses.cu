@@ -234,7 +234,7 @@ KERNEL(masked_mse) {
                (float *)share, rows, n, norm);
     });
     LAUNCH(loss_total, 1, THREADS, 0, s->stream, (const float *)share, mask, rows,
-           (float *)mimic_data(c->out[0]), nullptr, fault_of(c, NO_WEIGHT, 0));
+           (float *)mimic_data(c->out[0]), nullptr, fault_of(c, NO_WEIGHT, NO_LIMIT));
     s->host->put(c->device, share, bytes);
     return done(c);
 }
@@ -251,7 +251,7 @@ KERNEL(masked_mse_bwd) {
     if (st)
         return st;
     LAUNCH(loss_total, 1, THREADS, 0, s->stream, nullptr, mask, rows, nullptr, (double *)sum,
-           fault_of(c, NO_WEIGHT, 0));
+           fault_of(c, NO_WEIGHT, NO_LIMIT));
     with_form<float>(n, wide(floats(x), t, dx), [&](auto form) {
         typedef decltype(form) S;
         LAUNCH(mse_bwd_rows<S>, row_grid<S>(rows), row_block<S>(), 0, s->stream, floats(c->in[0]),

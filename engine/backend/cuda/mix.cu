@@ -48,7 +48,8 @@ template <class T> static void run_mix(mimic_call *c) {
     mix_inputs in = {(const float *)mimic_data(c->in[1]), (const int32_t *)mimic_data(c->in[2]),
                      (const int32_t *)mimic_data(c->in[3])};
     int64_t batch = t->shape[0], channels = t->shape[1], h = t->shape[2], w = t->shape[3];
-    fault partner = fault_of(c, "partner", batch), box = fault_of(c, "box leaves the image", 0);
+    fault partner = fault_of(c, "partner", batch),
+          box = fault_of(c, "box leaves the image", NO_LIMIT);
     cudaStream_t stream = state_of(c->ctx)->stream;
     unsigned planes = (unsigned)(batch * channels);
     if (wide(x, y) && h * w % P == 0)

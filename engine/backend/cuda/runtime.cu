@@ -32,7 +32,7 @@ mimic_status check_fault(mimic_ctx *ctx) {
     const char *open = n->place ? " (" : "", *place = n->place ? n->place : "";
     const char *close = n->place ? ")" : "";
     long long at = (long long)(word & 0xffffffffffffull);
-    if (n->limit == 0)
+    if (n->limit == NO_LIMIT)
         return s->host->fail(ctx, MIMIC_EINVAL, "%s: %s (row %lld)%s%s%s", n->op, n->what, at, open,
                              place, close);
     return s->host->fail(ctx, MIMIC_EINVAL, "%s: %s at %lld is not in 0..%lld%s%s%s", n->op,
