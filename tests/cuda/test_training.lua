@@ -38,7 +38,7 @@ local function train(db, precision, device, more)
     shell.write(dir .. "/x.lua", (script:gsub("PRECISION", precision)))
     local words = ("--db %s.db run x.lua --device %s %s"):format(db, device, more or "")
     local code, _, err = shell.run(dir, words, "MIMIC_THREADS=1")
-    lu.assertEquals({ code, err }, { 0, "" })
+    if code ~= 0 then lu.fail(err) end
     local _, csv = shell.run(dir, ("--db %s.db query --csv \"SELECT run, name, step, value FROM curve "
         .. "WHERE name NOT LIKE 'sys/%%%%' ORDER BY run, name, step\""):format(db))
     local curves = {}
