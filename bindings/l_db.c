@@ -334,6 +334,12 @@ static int db_rewind(lua_State *L) {
     return 0;
 }
 
+static int db_copy(lua_State *L) {
+    mimicl *b = mimicl_self(L);
+    mimicl_ok(L, b, mimic_db_copy(self(L), luaL_checkstring(L, 2)));
+    return 0;
+}
+
 /* db:hold(trial, token as 16 hex digits, ms) */
 static int db_hold(lua_State *L) {
     mimicl *b = mimicl_self(L);
@@ -402,25 +408,16 @@ static int db_index(lua_State *L) {
 }
 
 void mimicl_open_db(lua_State *L, int b) {
-    static const luaL_Reg methods[] = {{"exec", db_exec},
-                                       {"rows", db_rows},
-                                       {"each", db_each},
-                                       {"first", db_first},
-                                       {"begin", db_begin},
-                                       {"commit", db_commit},
-                                       {"rollback", db_rollback},
-                                       {"tx", db_tx},
-                                       {"log", db_log},
-                                       {"flush", db_flush},
-                                       {"rewind", db_rewind},
-                                       {"hold", db_hold},
-                                       {"held", db_held},
-                                       {"let_go", db_let_go},
-                                       {"put_blob", db_put_blob},
-                                       {"get_blob", db_get_blob},
-                                       {"last_id", db_last_id},
-                                       {"close", db_close},
-                                       {NULL, NULL}};
+    static const luaL_Reg methods[] = {{"exec", db_exec},         {"rows", db_rows},
+                                       {"each", db_each},         {"first", db_first},
+                                       {"begin", db_begin},       {"commit", db_commit},
+                                       {"rollback", db_rollback}, {"tx", db_tx},
+                                       {"log", db_log},           {"flush", db_flush},
+                                       {"rewind", db_rewind},     {"copy", db_copy},
+                                       {"hold", db_hold},         {"held", db_held},
+                                       {"let_go", db_let_go},     {"put_blob", db_put_blob},
+                                       {"get_blob", db_get_blob}, {"last_id", db_last_id},
+                                       {"close", db_close},       {NULL, NULL}};
     static const luaL_Reg meta[] = {
         {"__index", db_index}, {"__gc", db_gc}, {"__close", db_gc}, {NULL, NULL}};
     static const luaL_Reg none[] = {{NULL, NULL}};

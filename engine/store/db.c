@@ -150,6 +150,18 @@ mimic_status mimic_db_rollback(mimic_db *db) {
     return MIMIC_OK;
 }
 
+mimic_status mimic_db_copy(mimic_db *db, const char *path) {
+    mimic_status st = mimic_db_flush(db);
+    if (st)
+        return st;
+    char *text = sqlite3_mprintf("VACUUM INTO %Q", path);
+    if (!text)
+        return MIMIC_ENOMEM;
+    st = internal(db, text);
+    sqlite3_free(text);
+    return st;
+}
+
 mimic_status mimic_db_rewind(mimic_db *db, int64_t run, int64_t step) {
     const char *const steps[] = {
         "DELETE FROM metric WHERE series IN (SELECT id FROM series WHERE run = ?1) AND step > ?2",

@@ -8,8 +8,9 @@ local suggest = require "mimic.suggest"
 local cli = { DONE = 0, FAILED = 1, USAGE = 2, DATABASE = 3, INTERRUPTED = 75, STOPPED = 130 }
 
 local commands = {
-    "run", "sweep", "worker", "config", "resume", "ls", "show", "diff", "log", "top", "query", "table", "paper", "report",
-    "tag", "note", "rm", "undelete", "gc", "export", "doctor", "data", "weights", "bench", "devices", "help",
+    "run", "sweep", "worker", "config", "resume", "ls", "show", "diff", "log", "top", "query", "table", "paper",
+    "report", "tag", "note", "rm", "undelete", "gc", "export", "merge", "doctor", "data", "weights", "bench", "devices",
+    "help",
 }
 
 local Exit = {} -- what cli.fail raises: {code, message}

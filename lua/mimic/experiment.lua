@@ -21,6 +21,7 @@ Group.__index = Group
 experiment.hook = false -- called with every run before it is executed: by a search over whole scripts
 experiment.options = {
     db = results.default_path, -- relative to the working folder
+    shard = nil,               -- {index, count}: the part of a sweep's trials that is this process's
     worker = nil,              -- uid of the sweep whose trials this process takes
     continue_with = nil,       -- the command that goes on, where it is not `mimic run` or `mimic resume`
     pool = nil,                -- {workers, gpus}: a sweep's trials are for worker processes
@@ -94,6 +95,14 @@ function Busy:__tostring() return self.message end
 ---@param e any
 function experiment.is_busy(e)
     return getmetatable(e) == Busy
+end
+
+---Makes an open database the one of this process.
+---@param store table
+---@param path string
+function experiment.use(store, path)
+    experiment.close()
+    experiment.options.db, shared, shared_path = path, store, path
 end
 
 ---Commits all metrics of this process, so that a reader sees them.

@@ -8,6 +8,7 @@ local results = {}
 results.__index = results
 
 results.default_path = "results/mimic.db"
+results.after_checkpoint = false -- called when a checkpoint is recorded: copies the shard of a Slurm task
 
 local function exists(path)
     local f = io.open(path, "rb")
@@ -18,15 +19,16 @@ end
 ---Opens a results file; a missing one is made only for writing.
 ---@param path string
 ---@param write boolean
+---@param files string|nil folder of the runs' files, when it is not that of the results file
 ---@return table
-function results.open(path, write)
+function results.open(path, write, files)
     local dir = environment.dirname(path)
     if write then
         m.sys.mkdirs(dir)
     elseif not exists(path) then
         error(("no results database %s yet: `mimic run FILE.lua` makes it (--db: another)"):format(path), 0)
     end
-    local self = setmetatable({ path = path, dir = dir }, results)
+    local self = setmetatable({ path = path, dir = files or dir }, results)
     self.db = m.db.open(path, { write = write })
     return self
 end

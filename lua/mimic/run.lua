@@ -169,6 +169,7 @@ function Run:checkpoint(step, tensors, meta, opts)
     self.saved = step
     progress.saved()
     retain(self, goal)
+    if store.after_checkpoint then store.after_checkpoint() end
     return path
 end
 

@@ -115,6 +115,9 @@ bool mimic_db_held(mimic_db *db); /* false: another worker had taken it at the l
 /* Ends that. False: another worker had taken the trial when the lease was renewed last. */
 bool mimic_db_let_go(mimic_db *db);
 
+/* Writes the database as it is now, queued metrics included, to a file that does not exist yet. */
+mimic_status mimic_db_copy(mimic_db *db, const char *path);
+
 typedef struct mimic_db_counts {
     int64_t logged, written, lost; /* rows; lost: of runs deleted meanwhile */
     int64_t queued, queued_max;

@@ -102,10 +102,13 @@ local function per_gpu(args)
 end
 
 function command.run(args)
+    if args.shard then
+        if not args.sweep then cli.fail(cli.USAGE, "--shard needs --sweep UID") end
+        return cli.guard(cli.FAILED, require("mimic.sweep.slurm").task, args.db, args.sweep, command.work)
+    end
     local store = cli.results(args, true)
     args.db = m.sys.realpath(args.db) -- the script may have been started in another folder
     experiment.options.db = args.db
-    if args.shard then return require("mimic.sweep.slurm").task(store, args.sweep) end
     if args.gpus then
         store:close()
         return per_gpu(args)

@@ -101,15 +101,17 @@ end
 
 local CLAIM = [[UPDATE trial SET state = 'running', worker = ?1, attempt = attempt + 1, lease = ?2,
     token = randomblob(8), error = NULL
-  WHERE id = (SELECT id FROM trial WHERE sweep = ?3 AND state = 'waiting'
+  WHERE id = (SELECT id FROM trial WHERE sweep = ?3 AND state = 'waiting' AND (number - 1) % ?4 = ?5
     ORDER BY priority DESC, number LIMIT 1)
   RETURNING id, number, params, seed, attempt, max_attempt, rung, rungs, finished, run,
     lower(hex(token)) AS token]]
 
 ---Takes the next waiting trial. In a transaction.
+---@param shard {index: integer, count: integer}|nil take only every count-th trial
 ---@return table|nil row
-function queue.take(store, sweep, worker)
-    return store.db:first(CLAIM, worker, m.sys.time() + queue.lease_ms, sweep)
+function queue.take(store, sweep, worker, shard)
+    return store.db:first(CLAIM, worker, m.sys.time() + queue.lease_ms, sweep, shard and shard.count or 1,
+        shard and shard.index or 0)
 end
 
 local counts_sql = [[SELECT count(*) FILTER (WHERE state = 'waiting') AS waiting,

@@ -10,6 +10,7 @@ local worker = {}
 
 -- The next trial, or nil and why not: "wait" (others are running), "done", or the sweep's state.
 local function claim(store, d, id)
+    local shard = experiment.options.shard
     return store.db:tx(function()
         local state = store.db:first("SELECT state FROM sweep WHERE id = ?", d.id).state
         if state == "paused" or state == "cancelled" then return nil, state end
@@ -19,8 +20,9 @@ local function claim(store, d, id)
             return nil, "paused"
         end
         if not queue.waiting(store, d.id) then d:advance(store) end
-        local row = queue.take(store, d.id, id)
+        local row = queue.take(store, d.id, id, shard)
         if row then return row end
+        if shard then return nil, "done" end -- with its own part; the sweep is not
         if queue.counts(store, d.id).running > 0 then return nil, "wait" end
         store.db:exec("UPDATE sweep SET state = 'done' WHERE id = ?", d.id)
         return nil, "done"
@@ -55,6 +57,7 @@ local function execute(store, d, row)
     if not queue.finish(store, row, out) then
         experiment.complain("%s, trial %d: finished late, another worker has it", d.name, row.number)
     end
+    if store.after_checkpoint then store.after_checkpoint() end
 end
 
 ---Works until nothing is left.
