@@ -199,6 +199,13 @@ function TestSweep.test_asha_pauses_and_promotes_from_checkpoints()
         lu.assertAlmostEquals(p.value, -(best.params.x - 0.3) ^ 2 + 0.01 * i, 1e-12)
     end
     lu.assertEquals(rows("SELECT count(*) AS n FROM run WHERE state NOT IN ('done', 'pruned')")[1].n, 0)
+    for _, t in ipairs(rows("SELECT rungs, run FROM trial WHERE seed = 0")) do -- judged once at 1, 3, ... epochs
+        for k, v in ipairs(require("cjson").decode(t.rungs)) do
+            local at = rows("SELECT value FROM curve WHERE run = ? AND step = ? AND name = 'val/acc'", t.run,
+                math.floor(3 ^ (k - 1)))
+            lu.assertAlmostEquals(v, at[1].value, 1e-12)
+        end
+    end
 end
 
 function TestSweep.test_ablation_rows_are_patches()
