@@ -13,23 +13,23 @@ local base = m.config {
     dtype = "bf16",
     rows = { "scratch-ce", "mae-ce", "mae-scl", "mae-mimic" },
     pretrain = {
-        model = vit, mask = 0.75, norm_pix = true, epochs = 60, warmup = 6, batch = 256, lr = 1e-3,
-            weight_decay = 0.05,
-        opt = "adamw", betas = { 0.9, 0.95 }, augment = { scale = { 0.2, 1 } }, checkpoint_epochs = 5,
-        data = { cache = 256 },
+        model = vit, mask = 0.75, norm_pix = true, epochs = 60, warmup = 6, batch = 256,
+        opt = "adamw", betas = { 0.9, 0.95 }, lr = 1e-3, weight_decay = 0.05,
+        augment = { scale = { 0.2, 1 } }, data = { cache = 256 }, checkpoint_epochs = 5,
     },
     finetune = {
         model = vit, proj = { kind = "dense", dim = 128 }, mscl = { weight = 0.1, tau = 0.07 },
-        epochs = 20, warmup = 2, min_lr = 0, batch = 64, opt = "adam", lr = 1e-3, layer_decay = 0.75,
-            weight_decay = 5e-4,
+        epochs = 20, warmup = 2, batch = 64,
+        opt = "adam", lr = 1e-3, min_lr = 0, layer_decay = 0.75, weight_decay = 5e-4,
         augment = { scale = { 0.67, 1 } }, data = { cache = 256, label_column = "label" },
     },
     report = "results/ferplus48.html",
 }
 
 local root = base.data.root
-local pretraining = base.pretrain:with { precision = base.dtype, data = { train = root
-    .. "/tiny64_train.tar" } }
+local pretraining = base.pretrain:with {
+    precision = base.dtype, data = { train = root .. "/tiny64_train.tar" },
+}
 local tuning = base.finetune:with {
     precision = base.dtype,
     data = { train = root .. "/ferplus48_train.tar", test = root .. "/ferplus48_test.tar" },
