@@ -10,7 +10,13 @@
 #include "store/safetensors_impl.h"
 #include "store/zip.h"
 
-enum { MAX_DEPTH = 32, MAX_NAME = 1000, MAX_PICKLE = 1 << 30, MAX_TENSORS = 1000 * 1000 };
+enum {
+    MAX_DEPTH = 32,
+    MAX_NAME = 1000,
+    MAX_PICKLE = 1 << 30,
+    FIRST_READ = 1 << 18,
+    MAX_TENSORS = 1000 * 1000
+};
 
 /* The bytes of a storage. */
 typedef struct storage {
@@ -353,17 +359,17 @@ static mimic_status find_storages(pth *p, const mimic_py *keys) {
     return MIMIC_OK;
 }
 
-/* Magic number, protocol, system, object, keys: pickles in a row. The pickled part lies at the
- * front; as its length is not written anywhere, the whole file is looked at (up to 1 GiB). */
-static mimic_status open_legacy(pth *p, uint8_t **bytes, mimic_py **root) {
+/* Magic number, protocol, system, object, keys: pickles in a row within the first `size` bytes. */
+static mimic_status load_pickles(pth *p, int64_t size, uint8_t **bytes, mimic_py **root,
+                                 mimic_py **keys) {
     static const uint8_t magic[] = {0x6c, 0xfc, 0x9c, 0x46, 0xf9, 0x20, 0x6a, 0xa8, 0x50, 0x19};
-    int64_t size = p->f->bytes < MAX_PICKLE ? p->f->bytes : MAX_PICKLE;
-    mimic_py *first, *protocol, *system, *keys;
+    mimic_py *first, *protocol, *system;
     mimic_status s = load_bytes(p, 0, size, bytes);
     if (s != MIMIC_OK)
         return s;
     p->pickle.data = *bytes;
     p->pickle.size = (size_t)size;
+    p->pickle.at = 0;
     s = mimic_pickle_load(&p->pickle, &first);
     if (s == MIMIC_OK &&
         (first->kind != MIMIC_PY_LONG || first->n != 10 || memcmp(first->text, magic, 10) != 0))
@@ -376,9 +382,25 @@ static mimic_status open_legacy(pth *p, uint8_t **bytes, mimic_py **root) {
         s = mimic_pickle_load(&p->pickle, &system);
     if (s == MIMIC_OK)
         s = mimic_pickle_load(&p->pickle, root);
-    if (s == MIMIC_OK)
-        s = mimic_pickle_load(&p->pickle, &keys);
-    return s == MIMIC_OK ? find_storages(p, keys) : s;
+    return s == MIMIC_OK ? mimic_pickle_load(&p->pickle, keys) : s;
+}
+
+/* The pickles lie at the front, but their length is not written anywhere: when they do not end
+ * within what was read, more is. */
+static mimic_status open_legacy(pth *p, uint8_t **bytes, mimic_py **root) {
+    int64_t most = p->f->bytes < MAX_PICKLE ? p->f->bytes : MAX_PICKLE;
+    mimic_py *keys = NULL;
+    for (int64_t size = FIRST_READ;; size *= 8) {
+        size = size < most ? size : most;
+        mimic_status s = load_pickles(p, size, bytes, root, &keys);
+        if (s == MIMIC_OK)
+            return find_storages(p, keys);
+        if (size == most || s != MIMIC_EFORMAT)
+            return s;
+        mimic_pickle_free(&p->pickle);
+        mimic_free(p->f->ctx, *bytes);
+        *bytes = NULL;
+    }
 }
 
 /* Names and metadata, whose text no longer moves, into their places. */

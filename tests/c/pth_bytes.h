@@ -9,7 +9,7 @@
 #include <string.h>
 
 typedef struct bytes {
-    uint8_t data[1 << 14];
+    uint8_t data[1 << 20];
     size_t n;
 } bytes;
 

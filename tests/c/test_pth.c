@@ -61,6 +61,29 @@ static void test_layouts(void **state) {
     }
 }
 
+/* Pickles longer than the first look at a file of the older layout. */
+static void test_long_pickle(void **state) {
+    (void)state;
+    static bytes p, old;
+    static char note[500 * 1000];
+    memset(note, 'n', sizeof note - 1);
+    p.n = 0;
+    add_text(&p, "\x80\x02}(");
+    py_text(&p, "note");
+    py_text(&p, note);
+    py_text(&p, "w");
+    py_tensor(&p, "FloatStorage", "0", 6, 0, 2, 3, 3, 1, 1);
+    add_text(&p, "u.");
+    pth_legacy(&old, &p);
+    write_file(at("long.pth"), old.data, old.n);
+    mimic_safetensors *f = open_pth("long.pth");
+    assert_values(f, "w", 2, 3, (const double[]){0, 1, 2, 3, 4, 5});
+    assert_int_equal(strlen(mimic_safetensors_meta(f, "note")), 199); /* plain values are cut */
+    mimic_safetensors_close(f);
+    old.n -= 100;
+    refuse(&old, MIMIC_EFORMAT, "that is cut off");
+}
+
 /* Sub-matrices, and types that become others. */
 static void test_strides_and_types(void **state) {
     (void)state;
@@ -239,6 +262,13 @@ static void test_bombs(void **state) {
     refuse_pickle(&p, MIMIC_EFORMAT, "more than four million values");
 }
 
+/* Cut off anywhere, a file is one error. */
+static void refuse_every_cut(bytes *b) {
+    size_t full = b->n;
+    for (b->n = 0; b->n < full; b->n++)
+        refuse(b, MIMIC_EFORMAT, "bad.pth: ");
+}
+
 static void test_archives(void **state) {
     (void)state;
     static zip z;
@@ -265,20 +295,12 @@ static void test_archives(void **state) {
     zip_end(&z);
     refuse(&z.file, MIMIC_EFORMAT, "not one of torch.save");
     pth_zip(&z, &p);
-    for (size_t n = 0; n < z.file.n; n++) { /* cut off anywhere */
-        cut = z.file;
-        cut.n = n;
-        refuse(&cut, MIMIC_EFORMAT, "bad.pth: ");
-    }
+    refuse_every_cut(&z.file);
     static bytes old;
     p.n = 0;
     py_checkpoint(&p, 1);
     pth_legacy(&old, &p);
-    for (size_t n = 0; n < old.n; n++) {
-        cut = old;
-        cut.n = n;
-        refuse(&cut, MIMIC_EFORMAT, "bad.pth: ");
-    }
+    refuse_every_cut(&old);
     cut = old;
     cut.data[4] ^= 1;
     refuse(&cut, MIMIC_EFORMAT, "not one of torch.save");
@@ -317,10 +339,10 @@ static void test_no_memory(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_layouts),         cmocka_unit_test(test_strides_and_types),
-        cmocka_unit_test(test_refused_by_name), cmocka_unit_test(test_lying_tensors),
-        cmocka_unit_test(test_bombs),           cmocka_unit_test(test_archives),
-        cmocka_unit_test(test_no_memory),
+        cmocka_unit_test(test_long_pickle),       cmocka_unit_test(test_layouts),
+        cmocka_unit_test(test_strides_and_types), cmocka_unit_test(test_refused_by_name),
+        cmocka_unit_test(test_lying_tensors),     cmocka_unit_test(test_bombs),
+        cmocka_unit_test(test_archives),          cmocka_unit_test(test_no_memory),
     };
     return cmocka_run_group_tests(tests, scratch_open, scratch_close);
 }
