@@ -45,10 +45,15 @@ end
 
 local longest = 120 -- characters of a cell that is read by a person
 
+---A text cut to what a person reads in a cell.
+---@param s string
+---@return string
 local function cut(s)
     if #s <= longest or (utf8.len(s) or #s) <= longest then return s end
     return s:sub(1, (utf8.offset(s, longest) or longest + 1) - 1) .. "…"
 end
+
+tables.cut = cut
 
 local function width(s)
     return utf8.len(s) or #s

@@ -45,7 +45,8 @@ local function group(runs)
     local names = {}
     for _, g in ipairs(groups) do names[g.name] = (names[g.name] or 0) + 1 end
     for _, g in ipairs(groups) do
-        g.label = names[g.name] > 1 and ("%s (%s)"):format(g.name, g.hash:sub(1, 6)) or g.name
+        local name = format.cut(g.name)
+        g.label = names[g.name] > 1 and ("%s (%s)"):format(name, g.hash:sub(1, 6)) or name
         local ids, sum, n = {}, 0.0, 0
         for i, r in ipairs(g.runs) do
             ids[i] = r.id

@@ -33,12 +33,15 @@ end
 ---@return string[]
 function suggest.near(name, known)
     local found = {}
-    local low = name:lower()
+    local low, limit = name:lower(), math.max(1, math.min(3, #name // 2))
+    local function distance(k) -- names of very different lengths are not near: no need to compare them
+        return math.abs(#k - #low) <= limit and suggest.distance(low, k:lower()) or math.huge
+    end
     for _, k in ipairs(known) do
-        local d = suggest.distance(low, k:lower())
+        local d = distance(k)
         local tail = k:match("[^.]+$")
-        if tail ~= k then d = math.min(d, suggest.distance(low, tail:lower()) + 0.5) end
-        if d <= math.max(1, math.min(3, #name // 2)) then found[#found + 1] = { k, d } end
+        if tail and tail ~= k then d = math.min(d, distance(tail) + 0.5) end
+        if d <= limit then found[#found + 1] = { k, d } end
     end
     table.sort(found, function(a, b)
         if a[2] ~= b[2] then return a[2] < b[2] end
