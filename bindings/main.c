@@ -223,7 +223,6 @@ int main(int argc, char **argv) {
     signal(SIGXFSZ, SIG_IGN); /* a file at its limit is an error to report, as a full disk is */
     signal(SIGINT, on_signal);
     signal(SIGTERM, on_signal);
-    signal(SIGXFSZ, SIG_IGN);   /* a file that may not grow is an error of its write */
     signal(SIGUSR1, on_signal); /* Slurm, some time before the job's end */
     lua_pushcfunction(L, run_protected);
     lua_pushlightuserdata(L, &w);

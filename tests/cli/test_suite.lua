@@ -72,6 +72,7 @@ local suite = {
     { "gc", 0, "erased run 4" },
     { "doctor --deep", 0, "all is well" },
     { "data info nosuch", 1, "nosuch" },
+    { "weights show nosuch.pth", 1, "nosuch.pth" },
     { "devices", 0, "cpu" },
     { "bench --only nosuch", 2, "nosuch" },
     { "help table", 0, "Usage: mimic table" },
@@ -120,6 +121,8 @@ function TestSuite.test_the_readme_lists_the_commands()
     for name in pairs(listed) do -- options that the table shows are options of the command
         local _, help = shell.run(dir, name .. " --help")
         for cell in readme:gmatch("`mimic " .. name .. "([^`]*)`") do
+            local part = cell:match("^ (%l+)")
+            if part then help = help .. select(2, shell.run(dir, name .. " " .. part .. " --help")) end
             for option in cell:gmatch("%-%-[%l-]+") do
                 lu.assertStrContains(help, option, false, ("mimic %s %s in the README"):format(name, option))
             end

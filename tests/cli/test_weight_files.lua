@@ -12,7 +12,7 @@ function TestWeightFiles.setUp() dir = shell.folder() end
 
 function TestWeightFiles.tearDown() shell.remove(dir) end
 
-local tiny <const> = { preset = false, img = 16, patch = 4, dim = 24, depth = 2, heads = 2, drop_path = 0 }
+local tiny <const> = { preset = false, img = 16, patch = 4, dim = 24, depth = 2, heads = 2 }
 
 local function model(seed, more)
     return m.vit.new(m.task.merge(tiny, { classes = 3, pool = "cls" }, more or {}), seed)
