@@ -85,7 +85,9 @@ local function differences(patch, base)
         local node, known = out, base
         local parts = {}
         for part in leaf.key:gmatch("[^.]+") do parts[#parts + 1] = part end
-        for _, part in ipairs(parts) do known = type(known) == "table" and known[part] or nil end
+        for _, part in ipairs(parts) do
+            if type(known) == "table" then known = known[part] else known = nil end
+        end
         if config.json(known) ~= config.json(leaf.value) then
             for i = 1, #parts - 1 do
                 node[parts[i]] = node[parts[i]] or {}
@@ -193,10 +195,7 @@ function Paper:file(row, set, runs, what)
     if paper.plan then paper.plan[#paper.plan + 1] = entry end
     if experiment.options.dry_run then return end
     for _, one in ipairs(runs) do
-        if one.id then
-            experiment.store().db:exec("INSERT OR IGNORE INTO paper_run(ref, row, run) VALUES(?, ?, ?)",
-                self.ref, row, one.id)
-        end
+        if one.id then experiment.store():answer(one.id, self.ref, row) end
     end
 end
 

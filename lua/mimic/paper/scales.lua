@@ -52,7 +52,7 @@ function scales.paper(root)
         methods = { -- total batch = batch x accumulate; MoCo v3 contrasts within `batch`
             mae = { batch = 256, accumulate = 16, model = { decoder = decoder } },
             supervised = { batch = 255, accumulate = 4, data = { val = general_val } },
-            moco = { batch = 512, accumulate = 8 },
+            moco = { batch = 512, accumulate = 8, model = { checkpoint = true } },
             localmim = { batch = 256, accumulate = 8 },
         },
         -- As many updates as on ImageNet-1K.
