@@ -213,6 +213,10 @@ function TestSwitches.test_linear_probe_is_maes_recipe()
     -- The classifier sees features without gain and offset: their mean over the batch is 0.
     local x = s.model.head["0"](s.model:features(s.views))
     for _, v in ipairs(x:mean{ axis = 1 }:tolist()) do lu.assertAlmostEquals(v, 0, 1e-5) end
+    for _, v in ipairs((x * x):mean{ axis = 1 }:tolist()) do lu.assertAlmostEquals(v, 1, 1e-2) end
+    local trained = {}
+    for i, p in ipairs(s.model.head:parameters()) do trained[i] = p.name end
+    lu.assertEquals(trained, { "1.weight", "1.bias" })
     lu.assertErrorMsgContains("linear-probe", step, { preset = "probe" })
 end
 

@@ -211,6 +211,17 @@ function TestResume:test_bf16_resumes_exactly()
         { [4] = true })
 end
 
+-- bf16 copies of a frozen encoder are made of what the checkpoint holds, not of the initial values.
+function TestResume:test_frozen_bf16_encoder_resumes_exactly()
+    local path = folder .. "/frozen.safetensors"
+    m.weights.save(path, m.mae.new(with(tiny, { decoder = { dim = 16, depth = 1, heads = 2 } }), 4))
+    local defaults = m.finetune.defaults_of { preset = "linear-probe" }
+    straight_and_interrupted("finetune", with(defaults, {
+        epochs = 2, batch = 4, warmup = 1, log_every = 1, precision = "bf16",
+        model = with(defaults.model, tiny), data = with(m.task.data_defaults, faces),
+    }), { [4] = true }, { weights = function() return path end })
+end
+
 function TestResume:test_not_a_number_names_the_step()
     local c = config_of("finetune", { data = with(m.task.data_defaults, faces), lr = 1e30, warmup = 0,
         clip = 0, min_lr = 1e30, weight_decay = 0 })
