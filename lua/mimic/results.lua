@@ -323,11 +323,6 @@ function results:result(id, dataset, split, metric)
     if r then return r.value, r.n, r.step end
 end
 
----Files a run under a row of a paper's table.
-function results:file_under(ref, row, run)
-    self.db:exec("INSERT INTO paper_run(ref, row, run) VALUES(?, ?, ?) ON CONFLICT DO NOTHING", ref, row, run)
-end
-
 ---The result that stands for a run in lists and the golden line: accuracy on test data before all else.
 ---@param id integer
 ---@return table|nil

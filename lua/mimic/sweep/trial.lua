@@ -230,7 +230,7 @@ local function of_space(store, d, row)
         kind = d.kind, name = name, config = d.base:with(patch), parent = parent,
         hook = function(run) adopt(store, d, row, run) end,
     }, row.seed)
-    if run.state == "done" and d.ref then store:file_under(d.ref, name, run.id) end
+    if run.state == "done" and d.ref then store:answer(run.id, d.ref, name) end
     return outcome(store, d, run)
 end
 
