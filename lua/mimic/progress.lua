@@ -72,8 +72,8 @@ function progress.header_text(h)
     if h.paused then out[#out + 1] = "paused" end
     if h.eta then
         local minutes = math.floor(h.eta / 60 + 0.5)
-        local text = minutes < 60 and ("%dm"):format(minutes) or ("%dh%02d"):format(minutes // 60, minutes % 60)
-        out[#out + 1] = "ETA " .. text
+        out[#out + 1] = "ETA " .. (h.eta < 60 and ("%.0fs"):format(h.eta) or minutes < 60 and ("%dm"):format(minutes)
+            or ("%dh%02d"):format(minutes // 60, minutes % 60))
     end
     return table.concat(out, "  ")
 end

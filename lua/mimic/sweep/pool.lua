@@ -55,16 +55,16 @@ local function state_of(store, d)
     return store.db:first("SELECT state FROM sweep WHERE id = ?", d.id).state
 end
 
-local function show(store, d)
+-- The header of the sweep; `from` remembers when and where this process began to count, for the time left.
+local function show(store, d, from)
     local c = queue.counts(store, d.id)
     local total = math.max(d.trials * (d.pruner and 1 or #d.seeds), c.total)
-    local note = ("%d/%d done"):format(c.done, total)
-    for _, state in ipairs { "running", "failed", "pruned" } do
-        if c[state] > 0 then note = note .. ("  %d %s"):format(c[state], state) end
-    end
-    local best = store.db:first("SELECT best FROM sweep_list WHERE id = ?", d.id).best
-    if best then note = note .. ("  best %.4g"):format(best) end
-    progress.show { phase = d.name, note = note, done = (c.done + c.failed + c.pruned) / total }
+    local ended = c.done + c.failed + c.pruned
+    if not from.at then from.at, from.ended = m.sys.clock(), ended end
+    local new = ended - from.ended
+    progress.header { name = d.name, done = c.done, total = total, running = c.running, failed = c.failed,
+        pruned = c.pruned, best = store.db:first("SELECT best FROM sweep_list WHERE id = ?", d.id).best,
+        eta = new > 0 and ended < total and (m.sys.clock() - from.at) * (total - ended) / new or nil }
 end
 
 local function signal(children, name)
@@ -73,7 +73,7 @@ end
 
 -- Looks after the children until all have ended.
 local function supervise(store, d, of, children)
-    local told, shown, restarts = 0, 0, 0
+    local told, shown, restarts, from = 0, 0, 0, {}
     while next(children) do
         local asked = m.interrupted()
         if asked > told then
@@ -95,10 +95,12 @@ local function supervise(store, d, of, children)
         end
         if m.sys.clock() - shown > 0.5 then
             shown = m.sys.clock()
-            show(store, d)
+            show(store, d, from)
         end
         m.sys.sleep(0.05)
     end
+    show(store, d, from)
+    progress.header(nil)
     progress.finish()
     if told > 0 then error(Run.Stop, 0) end
 end
