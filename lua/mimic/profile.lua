@@ -11,13 +11,14 @@ profile.wanted = nil
 
 local skipped <const> = 2 -- steps left out: the first ones touch all memory for the first time
 local measured <const> = 5
+local memory <const> = 1 << 28 -- bytes that no cache holds
 
 --- Bytes and FLOP/s that a kernel's share refers to, measured now (about two seconds).
 ---@return {bytes: number, f32: number, bf16: number}
 local function floors()
     local bench = require "mimic.bench"
     return m.no_grad(function()
-        return { bytes = bench.bandwidth(), f32 = bench.peak "f32", bf16 = bench.peak "bf16" }
+        return { bytes = bench.bandwidth(memory), f32 = bench.peak "f32", bf16 = bench.peak "bf16" }
     end)
 end
 
@@ -104,13 +105,13 @@ local function report(wanted, wall, phase)
     local columns = { "kernel", "on", "phase", "calls/step", "ms/step", "%", "GB/s", "GFLOP/s", "of floor %" }
     digits(rows, columns)
     local shown = table.move(rows, 1, math.min(#rows, 25), 1, {})
-    print(("\nprofile of %s: %d steps after the first %d, %.1f ms each; floors: copy %.1f GB/s, f32 %.0f and bf16 %.0f "
-        .. "GFLOP/s"):format(phase, measured, skipped, wall * 1e3 / measured, floor.bytes / 1e9, floor.f32 / 1e9,
-        floor.bf16 / 1e9))
+    print(("\nprofile of %s: %d steps after the first %d, %.1f ms each; floors: memory %.1f GB/s, "
+        .. "f32 %.0f and bf16 %.0f GFLOP/s"):format(phase, measured, skipped, wall * 1e3 / measured, floor.bytes / 1e9,
+        floor.f32 / 1e9, floor.bf16 / 1e9))
     print(format.format("plain", shown, columns))
     if #rows > #shown then print(("and %d shorter rows"):format(#rows - #shown)) end
     if dropped > 0 then print(("%d events had no room"):format(dropped)) end
-    print("A floor: bytes at the speed of a copy, or products at peak if longer; what stays in cache may pass it.")
+    print("A floor: bytes at the rate of memory, or products at peak if longer; what stays in cache may pass it.")
     if wanted.trace then
         profile.write_trace(wanted.trace, events)
         print("trace: " .. wanted.trace .. " (open in ui.perfetto.dev or chrome://tracing)")
