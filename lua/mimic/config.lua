@@ -124,11 +124,12 @@ local function json_number(x)
     if x ~= x then return "null" end
     if x == math.huge then return "1e999" end
     if x == -math.huge then return "-1e999" end
-    if x == math.floor(x) and math.abs(x) < 2 ^ 53 then return ("%d"):format(x) end
-    for digits = 15, 17 do
+    if math.type(x) == "integer" or x == math.floor(x) and math.abs(x) < 2 ^ 53 then return ("%d"):format(x) end
+    for digits = 15, 16 do
         local s = ("%." .. digits .. "g"):format(x)
         if tonumber(s) == x then return s end
     end
+    return ("%.17g"):format(x)
 end
 
 local escapes = { ['"'] = '\\"', ["\\"] = "\\\\", ["\n"] = "\\n", ["\r"] = "\\r", ["\t"] = "\\t" }

@@ -131,17 +131,17 @@ local function live_run(store)
     end
 end
 
--- Files of run folders that no row speaks of. A folder of a run that is being executed is left alone.
+-- Files of this database's run folders that no row speaks of. Folders of other runs are left alone (another
+-- results file may lie in the same place), and so is that of a run that is being executed.
 local function stray_files(store, doomed, out)
     local base = store:file("runs")
     local gone = {}
     for _, r in ipairs(doomed) do gone[r.uid] = true end
     for _, uid in ipairs(names_in(base)) do
         local row = store.db:first("SELECT id, uid, state FROM run WHERE uid = ?", uid)
-        local is_run = #uid == 12 and uid:match("^%x+$")
-        if is_run and not (row and store:state(row) == "running") then
+        if row and store:state(row) ~= "running" then
             local keep = {}
-            if row and not gone[uid] then
+            if not gone[uid] then
                 keep.lock = true
                 for c in store.db:each("SELECT path FROM checkpoint WHERE run = ? AND deleted IS NULL", row.id) do
                     keep[c.path:match("[^/]+$")] = true
@@ -156,7 +156,7 @@ local function stray_files(store, doomed, out)
                     out.files[#out.files + 1] = { path = path, bytes = size_of(path) }
                 end
             end
-            if all and not (row and not gone[uid]) then out.folders[#out.folders + 1] = base .. "/" .. uid end
+            if all and gone[uid] then out.folders[#out.folders + 1] = base .. "/" .. uid end
         end
     end
 end
