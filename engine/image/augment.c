@@ -1,4 +1,4 @@
-/* The augmentation operators by name and argument, and RandAugment over them (method.md 6.5).
+/* The augmentation operators by name and argument (method.md 6.4, 6.5).
  * Arguments are checked here, so the operators themselves cannot fail but for memory. */
 #include "image/image_impl.h"
 
@@ -131,55 +131,5 @@ mimic_status mimic_image_augment(mimic_image *img, mimic_aug op, double a, doubl
     mimic_image tmp = {0};
     mimic_status s = mimic_augment_run(img, &tmp, op, a, b, filter, fill, err);
     mimic_image_free(&tmp);
-    return s;
-}
-
-static double either_sign(mimic_rng *rng, double v) {
-    return mimic_rng_uniform(rng) < 0.5 ? -v : v;
-}
-
-/* Argument of `op` at level v (magnitude / 10). */
-static double rand_argument(mimic_aug op, double v, const mimic_image *img, mimic_rng *rng) {
-    switch (op) {
-    case MIMIC_AUG_ROTATE:
-        return either_sign(rng, 30.0 * v);
-    case MIMIC_AUG_POSTERIZE:
-        return 4 - (int)(4 * v);
-    case MIMIC_AUG_SOLARIZE:
-        return 256 - (int)(256 * v);
-    case MIMIC_AUG_SOLARIZE_ADD:
-        return fmin(128, (int)(110 * v));
-    case MIMIC_AUG_COLOR:
-    case MIMIC_AUG_CONTRAST:
-    case MIMIC_AUG_BRIGHTNESS:
-    case MIMIC_AUG_SHARPNESS:
-        return fmax(0.1, 1.0 + either_sign(rng, 0.9 * v));
-    case MIMIC_AUG_SHEAR_X:
-    case MIMIC_AUG_SHEAR_Y:
-        return either_sign(rng, 0.3 * v);
-    case MIMIC_AUG_TRANSLATE_X:
-        return either_sign(rng, 0.45 * v) * img->width;
-    case MIMIC_AUG_TRANSLATE_Y:
-        return either_sign(rng, 0.45 * v) * img->height;
-    default:
-        return 0;
-    }
-}
-
-mimic_status mimic_randaugment(mimic_image *img, mimic_image *tmp, mimic_rng *rng, int n, double m,
-                               double std, mimic_filter filter, const uint8_t fill[3],
-                               mimic_err *err) {
-    const uint32_t count = MIMIC_AUG_TRANSLATE_Y + 1; /* the first fifteen of mimic_aug */
-    mimic_status s = MIMIC_OK;
-    for (int i = 0; i < n && s == MIMIC_OK; i++) {
-        mimic_aug op = (mimic_aug)mimic_rng_below(rng, count);
-        if (mimic_rng_uniform(rng) >= 0.5)
-            continue;
-        double level = m;
-        if (std > 0)
-            level += std * mimic_rng_normal(rng);
-        double a = rand_argument(op, fmin(10, fmax(0, level)) / 10, img, rng);
-        s = mimic_augment_run(img, tmp, op, a, 128, filter, fill, err);
-    }
     return s;
 }

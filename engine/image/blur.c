@@ -2,23 +2,13 @@
  * (method.md 6.4). */
 #include "image/image_impl.h"
 
-#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
-/* A box of 2 radius + 1 pixels of weight ww and two outer ones of weight fw, in 2^-24. */
-typedef struct box {
-    int radius;
-    uint32_t ww, fw;
-} box;
-
-static inline uint8_t weigh(const box *b, uint32_t sum, uint32_t far) {
-    return (uint8_t)((sum * b->ww + far * b->fw + (1u << 23)) >> 24);
-}
-
 /* One row of w pixels; line has room for w + 2 radius + 2 pixels: the row with its ends repeated.
  */
-static void blur_row(const uint8_t *in, uint8_t *out, int w, const box *b, uint8_t *line) {
+static void blur_row(const uint8_t *in, uint8_t *out, int w, const mimic_box_filter *b,
+                     uint8_t *line) {
     int pad = b->radius + 1;
     for (int i = 0; i < pad; i++) {
         memcpy(line + i * 3, in, 3);
@@ -32,7 +22,7 @@ static void blur_row(const uint8_t *in, uint8_t *out, int w, const box *b, uint8
     const uint8_t *lo = line, *hi = line + 2 * pad * 3;
     for (int x = 0; x < w; x++, lo += 3, hi += 3, out += 3)
         for (int c = 0; c < 3; c++) {
-            out[c] = weigh(b, sum[c], (uint32_t)lo[c] + hi[c]);
+            out[c] = mimic_box_weigh(b, sum[c], (uint32_t)lo[c] + hi[c]);
             sum[c] += (uint32_t)hi[c] - lo[3 + c];
         }
 }
@@ -42,8 +32,8 @@ static int clamp(int y, int h) {
 }
 
 /* All columns at once: sum holds one running sum per byte of a row. */
-static void blur_columns(const uint8_t *in, uint8_t *out, size_t row, int h, const box *b,
-                         uint32_t *sum) {
+static void blur_columns(const uint8_t *in, uint8_t *out, size_t row, int h,
+                         const mimic_box_filter *b, uint32_t *sum) {
     memset(sum, 0, row * sizeof *sum);
     for (int y = -b->radius; y <= b->radius; y++) {
         const uint8_t *p = in + (size_t)clamp(y, h) * row;
@@ -55,31 +45,15 @@ static void blur_columns(const uint8_t *in, uint8_t *out, size_t row, int h, con
         const uint8_t *hi = in + (size_t)clamp(y + b->radius + 1, h) * row;
         const uint8_t *leaves = in + (size_t)clamp(y - b->radius, h) * row;
         for (size_t i = 0; i < row; i++) {
-            out[i] = weigh(b, sum[i], (uint32_t)lo[i] + hi[i]);
+            out[i] = mimic_box_weigh(b, sum[i], (uint32_t)lo[i] + hi[i]);
             sum[i] += (uint32_t)hi[i] - leaves[i];
         }
     }
 }
 
-/* The box whose threefold use has the variance of the Gaussian; false: nothing to do. */
-static bool find_box(double sigma, box *b) {
-    float radius = (float)sigma, sigma2 = radius * radius / 3;
-    float length = (float)sqrt(12.0 * sigma2 + 1.0);
-    float l = (float)floor((length - 1.0) / 2.0);
-    float a = (2 * l + 1) * (l * (l + 1) - 3 * sigma2);
-    a /= 6 * (sigma2 - (l + 1) * (l + 1));
-    float whole = l + a;
-    if (!(whole > 0.0f))
-        return false;
-    b->radius = (int)whole;
-    b->ww = (uint32_t)((float)(1u << 24) / (whole * 2 + 1));
-    b->fw = ((1u << 24) - (uint32_t)(2 * b->radius + 1) * b->ww) / 2;
-    return true;
-}
-
 mimic_status mimic_image_blur(mimic_image *img, mimic_image *tmp, double sigma, mimic_err *err) {
-    box b;
-    if (!find_box(sigma, &b))
+    mimic_box_filter b;
+    if (!mimic_box_of(sigma, &b))
         return MIMIC_OK;
     int w = img->width, h = img->height;
     size_t row = (size_t)w * 3;

@@ -49,23 +49,20 @@ void mimic_crop_draw(mimic_rng *rng, int width, int height, const double scale[2
     mimic_crop_fallback(width, height, ratio, left, top, w, h);
 }
 
-void mimic_erase(float *out, int size, double p, mimic_rng *rng) {
+bool mimic_erase_draw(int size, double p, mimic_rng *rng, int *left, int *top, int *w, int *h) {
     if (!(p > 0) || mimic_rng_uniform(rng) >= p)
-        return;
+        return false;
     double limit = log(1 / 0.3);
     for (int i = 0; i < 10; i++) {
         double area = (0.02 + (1.0 / 3 - 0.02) * mimic_rng_uniform(rng)) * size * size;
         double aspect = exp(limit * (2 * mimic_rng_uniform(rng) - 1));
-        int h = (int)nearbyint(sqrt(area * aspect)), w = (int)nearbyint(sqrt(area / aspect));
-        if (h >= size || w >= size)
+        *h = (int)nearbyint(sqrt(area * aspect));
+        *w = (int)nearbyint(sqrt(area / aspect));
+        if (*h >= size || *w >= size)
             continue;
-        int top = (int)mimic_rng_below(rng, (uint32_t)(size - h) + 1);
-        int left = (int)mimic_rng_below(rng, (uint32_t)(size - w) + 1);
-        for (int c = 0; c < 3; c++)
-            for (int y = top; y < top + h; y++)
-                for (int x = left; x < left + w; x++)
-                    out[((size_t)c * (size_t)size + (size_t)y) * (size_t)size + (size_t)x] =
-                        (float)mimic_rng_normal(rng);
-        return;
+        *top = (int)mimic_rng_below(rng, (uint32_t)(size - *h) + 1);
+        *left = (int)mimic_rng_below(rng, (uint32_t)(size - *w) + 1);
+        return true;
     }
+    return false;
 }

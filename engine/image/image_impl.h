@@ -3,6 +3,8 @@
 #ifndef MIMIC_IMAGE_IMPL_H
 #define MIMIC_IMAGE_IMPL_H
 
+#include "image/pixel_math.h"
+#include "image/plan.h"
 #include "mimic/image.h"
 
 /* Writes the message (cut to the buffer) and returns `status`. err may be NULL. */
@@ -13,15 +15,6 @@ mimic_status mimic_err_fail(mimic_err *err, mimic_status status, const char *fmt
 const char *mimic_image_kind(const uint8_t *data, size_t size);
 mimic_status mimic_image_copy(mimic_image *dst, const mimic_image *src, mimic_err *err);
 void mimic_image_swap(mimic_image *a, mimic_image *b);
-
-static inline uint8_t mimic_clip8(int v) {
-    return v < 0 ? 0 : v > 255 ? 255 : (uint8_t)v;
-}
-
-/* Pillow's grey: (19595 R + 38470 G + 7471 B + 32768) >> 16. */
-static inline int mimic_luma(const uint8_t *p) {
-    return (19595 * p[0] + 38470 * p[1] + 7471 * p[2] + 32768) >> 16;
-}
 
 /* Applies EXIF orientation 2-8 to img, by way of tmp; 1 and unknown values change nothing. */
 mimic_status mimic_image_orient(mimic_image *img, mimic_image *tmp, int orientation,
@@ -53,18 +46,13 @@ mimic_status mimic_image_blur(mimic_image *img, mimic_image *tmp, double sigma, 
 mimic_status mimic_augment_run(mimic_image *img, mimic_image *tmp, mimic_aug op, double a, double b,
                                mimic_filter filter, const uint8_t fill[3], mimic_err *err);
 
-/* `n` operators of rand-m<m>-mstd<std>-inc1 (method.md 6.5), drawn from rng. */
-mimic_status mimic_randaugment(mimic_image *img, mimic_image *tmp, mimic_rng *rng, int n, double m,
-                               double std, mimic_filter filter, const uint8_t fill[3],
-                               mimic_err *err);
-
 /* Size of one attempt of RandomResizedCrop from its two uniforms; false: does not fit. */
 bool mimic_crop_attempt(int width, int height, const double scale[2], const double ratio[2],
                         double u_area, double u_ratio, int *w, int *h);
 /* The central crop taken after ten attempts that did not fit. */
 void mimic_crop_fallback(int width, int height, const double ratio[2], int *left, int *top, int *w,
                          int *h);
-/* Random erasing on normalised floats [3,size,size] (method.md 6.7). */
-void mimic_erase(float *out, int size, double p, mimic_rng *rng);
+/* The rectangle of random erasing (method.md 6.7); false: none. */
+bool mimic_erase_draw(int size, double p, mimic_rng *rng, int *left, int *top, int *w, int *h);
 
 #endif

@@ -3,14 +3,12 @@
  * byte rows: the horizontal one on groups of source rows that are laid side by side first. */
 #include "image/image_impl.h"
 
-#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 #if defined __x86_64__
 #include <immintrin.h>
 #endif
 
-#define WEIGHT_BITS 22
 #define BLOCK 96 /* sums of the portable kernel that are kept together */
 #define GROUP 32 /* source rows of the horizontal pass that are computed together */
 
@@ -22,23 +20,10 @@ typedef struct axis {
     int32_t *weight; /* [out, taps] */
 } axis;
 
-static double filter_value(mimic_filter filter, double x) {
-    x = fabs(x);
-    if (filter == MIMIC_BILINEAR)
-        return x < 1.0 ? 1.0 - x : 0.0;
-    const double a = -0.5;
-    if (x < 1.0)
-        return ((a + 2.0) * x - (a + 3.0)) * x * x + 1;
-    if (x < 2.0)
-        return (((x - 5) * x + 8) * x - 4) * a;
-    return 0.0;
-}
-
 static bool axis_build(axis *ax, int in, int out, mimic_filter filter) {
-    double scale = (double)in / out, fs = scale < 1.0 ? 1.0 : scale;
-    double support = (filter == MIMIC_BILINEAR ? 1.0 : 2.0) * fs;
+    mimic_axis a = mimic_axis_of(in, out, filter);
     ax->out = out;
-    ax->taps = (int)ceil(support) * 2 + 1;
+    ax->taps = mimic_axis_taps(&a);
     size_t n = (size_t)out, taps = (size_t)ax->taps;
     ax->weight =
         malloc(n * taps * sizeof *ax->weight + n * 2 * sizeof(int) + taps * sizeof(double));
@@ -52,18 +37,13 @@ static bool axis_build(axis *ax, int in, int out, mimic_filter filter) {
         ax->weight = NULL;
         return false;
     }
-    double step = 1.0 / fs;
     for (int o = 0; o < out; o++) {
-        double c = (o + 0.5) * scale, sum = 0;
-        int lo = (int)(c - support + 0.5), hi = (int)(c + support + 0.5);
-        lo = lo < 0 ? 0 : lo;
-        hi = hi > in ? in : hi;
+        int lo, hi;
+        double sum = 0, c = mimic_axis_window(&a, o, &lo, &hi);
         for (int x = lo; x < hi; x++)
-            sum += w[x - lo] = filter_value(filter, (x - c + 0.5) * step);
-        for (int i = 0; i < hi - lo; i++) {
-            double v = (sum != 0 ? w[i] / sum : w[i]) * (1 << WEIGHT_BITS);
-            ax->weight[(size_t)o * taps + (size_t)i] = (int32_t)(v < 0 ? v - 0.5 : v + 0.5);
-        }
+            sum += w[x - lo] = mimic_axis_value(&a, x, c);
+        for (int i = 0; i < hi - lo; i++)
+            ax->weight[(size_t)o * taps + (size_t)i] = mimic_axis_weight(w[i], sum);
         ax->first[o] = lo;
         ax->count[o] = hi - lo;
     }
@@ -79,14 +59,14 @@ static void weigh_base(const uint8_t *rows, size_t stride, const int32_t *w, int
         int32_t acc[BLOCK];
         size_t m = n - i < BLOCK ? n - i : BLOCK;
         for (size_t j = 0; j < m; j++)
-            acc[j] = 1 << (WEIGHT_BITS - 1);
+            acc[j] = 1 << (MIMIC_WEIGHT_BITS - 1);
         for (int k = 0; k < taps; k++) {
             const uint8_t *p = rows + (size_t)k * stride + i;
             for (size_t j = 0; j < m; j++)
                 acc[j] += w[k] * p[j];
         }
         for (size_t j = 0; j < m; j++)
-            out[i + j] = mimic_clip8(acc[j] >> WEIGHT_BITS);
+            out[i + j] = mimic_clip8(acc[j] >> MIMIC_WEIGHT_BITS);
     }
 }
 
@@ -95,7 +75,7 @@ static void weigh_base(const uint8_t *rows, size_t stride, const int32_t *w, int
  * slower. */
 __attribute__((target("avx2"))) static void
 weigh_avx2(const uint8_t *rows, size_t stride, const int32_t *w, int taps, uint8_t *out, size_t n) {
-    const __m256i half = _mm256_set1_epi32(1 << (WEIGHT_BITS - 1));
+    const __m256i half = _mm256_set1_epi32(1 << (MIMIC_WEIGHT_BITS - 1));
     /* Undoes the order in which the two packs below leave the words of 32 sums. */
     const __m256i order = _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7);
     size_t i = 0;
@@ -111,7 +91,7 @@ weigh_avx2(const uint8_t *rows, size_t stride, const int32_t *w, int taps, uint8
             }
         }
         for (int j = 0; j < 4; j++)
-            a[j] = _mm256_srai_epi32(a[j], WEIGHT_BITS);
+            a[j] = _mm256_srai_epi32(a[j], MIMIC_WEIGHT_BITS);
         __m256i lo = _mm256_packs_epi32(a[0], a[1]), hi = _mm256_packs_epi32(a[2], a[3]);
         __m256i bytes = _mm256_permutevar8x32_epi32(_mm256_packus_epi16(lo, hi), order);
         _mm256_storeu_si256((__m256i *)(void *)(out + i), bytes);
