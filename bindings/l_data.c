@@ -211,8 +211,13 @@ static int loader_new(lua_State *L) {
     mimicl_options(
         L, 2, "m.data.loader",
         "batch|views|shuffle|balanced|draw_labels|drop_last|workers|ahead|seed|skip_damaged|cache|"
-        "transform|second");
+        "device|transform|second");
     int64_t cache = mimicl_integer(L, 2, "cache", 0);
+    static const char places[] = "auto|off|stream|keep"; /* enum mimic_data_device */
+    const char *place = mimicl_text(L, 2, "device", "auto");
+    int device = mimicl_choice(places, place, strlen(place));
+    if (device < 0)
+        mimicl_unknown(L, "m.data.loader", "device", place, places);
     mimic_loader_config cfg = {
         .batch = mimicl_int(L, 2, "batch", 1),
         .views = mimicl_int(L, 2, "views", 1),
@@ -224,6 +229,7 @@ static int loader_new(lua_State *L) {
         .ahead = mimicl_int(L, 2, "ahead", 0),
         .seed = (uint64_t)mimicl_integer(L, 2, "seed", (int64_t)mimic_get_seed(b->ctx)),
         .skip_damaged = mimicl_boolean(L, 2, "skip_damaged", false),
+        .device = (mimic_data_device)device,
         .cache_bytes = cache > 0 ? (size_t)cache : 0,
     };
     if (lua_getfield(L, 2, "transform") != LUA_TTABLE)
@@ -305,7 +311,7 @@ static int loader_index(lua_State *L) {
         return 1;
     const mimic_loader *l = loader(L, 1);
     const char *key = lua_type(L, 2) == LUA_TSTRING ? lua_tostring(L, 2) : "";
-    const char *fields = "batches|damaged";
+    const char *fields = "batches|damaged|kept|about";
     switch (mimicl_choice(fields, key, strlen(key))) {
     case 0:
         lua_pushinteger(L, mimic_loader_batches(l));
@@ -313,6 +319,15 @@ static int loader_index(lua_State *L) {
     case 1:
         lua_pushinteger(L, mimic_loader_damaged(l));
         break;
+    case 2:
+        lua_pushinteger(L, (lua_Integer)mimic_loader_kept(l));
+        break;
+    case 3: {
+        char about[256];
+        mimic_loader_about(l, about, sizeof about);
+        lua_pushstring(L, about);
+        break;
+    }
     default:
         return mimicl_no_field(L, fields);
     }

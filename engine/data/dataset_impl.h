@@ -80,6 +80,8 @@ bool mimic_is_rafdb(const char *root);
 bool mimic_is_ferplus(const char *path);
 bool mimic_is_affectnet(const char *root);
 bool mimic_is_recordio(const char *path);
+/* Size and channels of the records of a .pixels file; false for other formats. */
+bool mimic_dataset_form(const mimic_dataset *d, int *width, int *height, int *channels);
 void mimic_pixels_close(mimic_dataset *d);
 /* Refuses a mode that is none of names; NULL gives the first. Returns its index or -1. */
 int mimic_dataset_choose_mode(mimic_dataset *d, const char *mode, const char *const *names, int n);

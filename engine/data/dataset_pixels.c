@@ -32,6 +32,15 @@ void mimic_pixels_close(mimic_dataset *d) {
     mimic_free(d->ctx, p);
 }
 
+bool mimic_dataset_form(const mimic_dataset *d, int *width, int *height, int *channels) {
+    if (!d->map)
+        return false;
+    *width = (int)d->map->h.width;
+    *height = (int)d->map->h.height;
+    *channels = (int)d->map->h.channels;
+    return true;
+}
+
 static mimic_status read_record(const mimic_dataset *d, int64_t i, mimic_image *out,
                                 mimic_err *err) {
     struct mimic_pixels *p = d->map;

@@ -55,13 +55,14 @@ static mimic_status make_slots(mimic_loader *l) {
     for (int i = 0; i < l->cfg.ahead; i++) {
         mimic_slot *slot = &l->slots[i];
         slot->batch = -1;
-        slot->images =
-            mimic_feed_alloc(l->device, batch * (size_t)l->cfg.views * l->picture * sizeof(float));
+        slot->bytes = mimic_feed_alloc(l->device, l->dev.on ? mimic_device_views_bytes(l)
+                                                            : batch * (size_t)l->cfg.views *
+                                                                  l->picture * sizeof(float));
         slot->labels = mimic_alloc(l->ctx, batch * sizeof(int32_t));
         slot->index = mimic_alloc(l->ctx, batch * sizeof(int32_t));
         if (soft)
             slot->soft = mimic_alloc(l->ctx, batch * (size_t)classes * sizeof(float));
-        if (!slot->images || !slot->labels || !slot->index || (soft && !slot->soft))
+        if (!slot->bytes || !slot->labels || !slot->index || (soft && !slot->soft))
             return MIMIC_ENOMEM;
     }
     return MIMIC_OK;
@@ -117,6 +118,8 @@ mimic_status mimic_loader_new(mimic_ctx *ctx, const mimic_dataset *data,
         s = l->cache ? MIMIC_OK : MIMIC_ENOMEM;
     }
     if (s == MIMIC_OK)
+        s = mimic_device_views_open(l);
+    if (s == MIMIC_OK)
         s = make_slots(l);
     if (s == MIMIC_OK)
         s = make_threads(l);
@@ -141,8 +144,9 @@ void mimic_loader_free(mimic_loader *l) {
     pthread_cond_destroy(&l->ready);
     pthread_cond_destroy(&l->idle);
     mimic_loader_cache_free(l);
+    mimic_device_views_close(l);
     for (int i = 0; l->slots && i < l->cfg.ahead; i++) {
-        mimic_feed_free(l->device, l->slots[i].images);
+        mimic_feed_free(l->device, l->slots[i].bytes);
         mimic_free(l->ctx, l->slots[i].labels);
         mimic_free(l->ctx, l->slots[i].soft);
         mimic_free(l->ctx, l->slots[i].index);
@@ -215,9 +219,10 @@ static mimic_status from_host(mimic_loader *l, mimic_device *d, int64_t n, const
 static mimic_status to_tensors(mimic_loader *l, const mimic_slot *slot, mimic_batch *out) {
     int64_t side = l->cfg.transform.size, n = slot->n;
     mimic_batch b = {.n = slot->n};
-    mimic_status s =
-        mimic_feed(l->device, MIMIC_F32, 4, (int64_t[]){n * l->cfg.views, 3, side, side},
-                   slot->images, &b.images);
+    mimic_status s = l->dev.on ? mimic_device_views_make(l, slot, &b.images)
+                               : mimic_feed(l->device, MIMIC_F32, 4,
+                                            (int64_t[]){n * l->cfg.views, 3, side, side},
+                                            slot->bytes, &b.images);
     if (s == MIMIC_OK)
         s = from_host(l, l->device, n, slot->labels, &b.labels);
     if (s == MIMIC_OK && slot->soft)

@@ -11,7 +11,7 @@
 
 /* One batch in the making. */
 typedef struct mimic_slot {
-    float *images;           /* [views * n, 3, S, S] */
+    uint8_t *bytes;          /* floats [views * n, 3, S, S], or what device_views.c sends */
     int32_t *labels, *index; /* [batch] */
     float *soft;             /* [batch, classes], or NULL */
     int64_t batch;           /* -1: none */
@@ -27,6 +27,18 @@ typedef struct mimic_cached {
     int width, height;
     uint8_t pixels[];
 } mimic_cached;
+
+/* How batches are made on the device (device_views.c). */
+typedef struct mimic_device_views {
+    bool on;
+    size_t stride, pixels_at,
+        room;                    /* of a slot: bytes of a view, the pictures' begin, bytes of one */
+    int width, height, channels; /* of the pictures that may be kept; 0: not known */
+    size_t record;               /* their bytes */
+    mimic_tensor *kept;          /* u8 [size, record] on the device, or NULL */
+    _Atomic uint8_t *there;      /* [size] it is in its place */
+    char why[160];               /* not on, or nothing kept: the reason, "" without one */
+} mimic_device_views;
 
 typedef struct mimic_worker {
     struct mimic_loader *loader;
@@ -63,7 +75,29 @@ struct mimic_loader {
 
     _Atomic(mimic_cached *) *cache; /* [size], or NULL */
     _Atomic size_t cache_used;
+    mimic_device_views dev;
 };
+
+/* Chooses between host and device, and takes the memory for what the device keeps. */
+mimic_status mimic_device_views_open(struct mimic_loader *l);
+void mimic_device_views_close(struct mimic_loader *l);
+size_t mimic_device_views_bytes(const struct mimic_loader *l); /* of a slot */
+/* Whether the device has the sample's picture. */
+bool mimic_device_views_have(const struct mimic_loader *l, int64_t sample);
+/* In a loader thread: the plan of view v of an item, of a picture or (NULL) of the one kept; then
+ * the picture itself, behind the plans of all its views. */
+mimic_status mimic_device_views_plan(const mimic_worker *w, mimic_slot *slot, int item, int v,
+                                     int64_t sample, const mimic_image *picture, mimic_rng *rng,
+                                     mimic_err *err);
+mimic_status mimic_device_views_put(mimic_worker *w, mimic_slot *slot, int item,
+                                    const mimic_image *picture, mimic_err *err);
+/* On the caller's thread: the views of a finished slot. */
+mimic_status mimic_device_views_make(struct mimic_loader *l, const mimic_slot *slot,
+                                     mimic_tensor **out);
+/* The program of view v. */
+static inline const mimic_transform *mimic_loader_program(const struct mimic_loader *l, int v) {
+    return v > 0 && l->cfg.second.size ? &l->cfg.second : &l->cfg.transform;
+}
 
 /* Fills order (and turn) for l->epoch. */
 void mimic_loader_order(struct mimic_loader *l);

@@ -8,9 +8,13 @@
 
 #include "image/image_impl.h"
 
-/* The picture of sample i as the transform starts from it; points into the cache or the worker. */
+/* The picture of sample i as the transform starts from it; points into the cache or the worker.
+ * Empty when the device has it. */
 static mimic_status fetch(mimic_worker *w, int64_t i, mimic_image *view, mimic_err *err) {
     struct mimic_loader *l = w->loader;
+    *view = (mimic_image){0};
+    if (mimic_device_views_have(l, i))
+        return MIMIC_OK;
     if (l->cache) {
         mimic_cached *c = atomic_load_explicit(&l->cache[i], memory_order_acquire);
         if (c) {
@@ -83,6 +87,7 @@ static mimic_status make_item(mimic_worker *w, mimic_slot *slot, int item, int64
         sample = sample + 1 == l->size ? 0 : sample + 1;
         s = fetch(w, sample, &picture, err);
     }
+    bool read = s == MIMIC_OK;
     uint32_t turn = l->turn ? l->turn[position] & 0xffffffu : 0;
     slot->labels[item] = label_of(l, sample, first, turn);
     slot->index[item] = (int32_t)sample;
@@ -95,14 +100,18 @@ static mimic_status make_item(mimic_worker *w, mimic_slot *slot, int item, int64
         mimic_rng rng;
         mimic_rng_init(&rng, l->cfg.seed, MIMIC_STREAM_PICTURE | (uint32_t)v << 24 | turn,
                        (uint64_t)l->epoch << 32 | (uint64_t)first);
-        float *out = slot->images + ((size_t)v * (size_t)slot->n + (size_t)item) * l->picture;
-        const mimic_transform *t = v > 0 && l->cfg.second.size ? &l->cfg.second : &l->cfg.transform;
-        s = mimic_transform_apply(t, &picture, &rng, &w->scratch, out, err);
-        if (s != MIMIC_OK) {
-            char text[sizeof err->text];
-            snprintf(text, sizeof text, "%s", err->text);
-            mimic_err_fail(err, s, "%s: %s", mimic_dataset_sample_name(l->data, sample), text);
-        }
+        size_t at = ((size_t)v * (size_t)slot->n + (size_t)item) * l->picture;
+        s = l->dev.on ? mimic_device_views_plan(w, slot, item, v, sample,
+                                                picture.pixels ? &picture : NULL, &rng, err)
+                      : mimic_transform_apply(mimic_loader_program(l, v), &picture, &rng,
+                                              &w->scratch, (float *)(void *)slot->bytes + at, err);
+    }
+    if (s == MIMIC_OK && l->dev.on && picture.pixels)
+        s = mimic_device_views_put(w, slot, item, &picture, err);
+    if (s != MIMIC_OK && read) {
+        char text[sizeof err->text];
+        snprintf(text, sizeof text, "%s", err->text);
+        mimic_err_fail(err, s, "%s: %s", mimic_dataset_sample_name(l->data, sample), text);
     }
     return s;
 }

@@ -102,14 +102,14 @@ PIXEL_FN void mimic_turn_hue(uint8_t *p, double f) {
 enum { MIMIC_WEIGHT_BITS = 22 };
 
 /* An axis of `in` pixels that becomes one of `out`. */
-typedef struct mimic_axis {
+typedef struct mimic_taps {
     int in;
     mimic_filter filter;
     double scale, support, step; /* step: source pixels to units of the filter */
-} mimic_axis;
+} mimic_taps;
 
-PIXEL_FN mimic_axis mimic_axis_of(int in, int out, mimic_filter filter) {
-    mimic_axis a;
+PIXEL_FN mimic_taps mimic_taps_of(int in, int out, mimic_filter filter) {
+    mimic_taps a;
     double scale = (double)in / out, fs = scale < 1.0 ? 1.0 : scale;
     a.in = in;
     a.filter = filter;
@@ -120,12 +120,12 @@ PIXEL_FN mimic_axis mimic_axis_of(int in, int out, mimic_filter filter) {
 }
 
 /* No output has more source pixels than this. */
-PIXEL_FN int mimic_axis_taps(const mimic_axis *a) {
+PIXEL_FN int mimic_taps_most(const mimic_taps *a) {
     return (int)ceil(a->support) * 2 + 1;
 }
 
 /* Source pixels lo..hi-1 of output o, whose centre is returned. */
-PIXEL_FN double mimic_axis_window(const mimic_axis *a, int o, int *lo, int *hi) {
+PIXEL_FN double mimic_taps_window(const mimic_taps *a, int o, int *lo, int *hi) {
     double c = (o + 0.5) * a->scale;
     int first = (int)(c - a->support + 0.5), end = (int)(c + a->support + 0.5);
     *lo = first < 0 ? 0 : first;
@@ -134,7 +134,7 @@ PIXEL_FN double mimic_axis_window(const mimic_axis *a, int o, int *lo, int *hi) 
 }
 
 /* The filter at source pixel x of an output with centre c. */
-PIXEL_FN double mimic_axis_value(const mimic_axis *a, int x, double c) {
+PIXEL_FN double mimic_taps_value(const mimic_taps *a, int x, double c) {
     double v = fabs((x - c + 0.5) * a->step);
     if (a->filter == MIMIC_BILINEAR)
         return v < 1.0 ? 1.0 - v : 0.0;
@@ -147,7 +147,7 @@ PIXEL_FN double mimic_axis_value(const mimic_axis *a, int x, double c) {
 }
 
 /* A value as a fixed-point weight, the sum of the output's values being `sum`. */
-PIXEL_FN int32_t mimic_axis_weight(double value, double sum) {
+PIXEL_FN int32_t mimic_taps_weight(double value, double sum) {
     double v = (sum != 0 ? value / sum : value) * (1 << MIMIC_WEIGHT_BITS);
     return (int32_t)(v < 0 ? v - 0.5 : v + 0.5);
 }

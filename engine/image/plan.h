@@ -41,11 +41,15 @@ mimic_status mimic_plan_place(const mimic_plan *p, int size, const mimic_image *
 /* The name of an operation of the program that devices do not have, or NULL. */
 const char *mimic_plan_missing(const mimic_transform *t);
 
+/* The whole picture lies in the batch's bytes; what plan_place makes of it lies there; the whole
+ * picture lies in the kept bytes. */
+enum mimic_view_source { MIMIC_VIEW_SENT, MIMIC_VIEW_PLACED, MIMIC_VIEW_KEPT };
+
 /* One view of a batch, as a device sees it: where its picture lies, what is done to it. */
 typedef struct mimic_view {
     int64_t at;                      /* first byte, in the batch's bytes or the kept ones */
     int32_t width, height, channels; /* 1: grey */
-    int32_t kept;                    /* the picture lies in the kept bytes */
+    int32_t source;                  /* enum mimic_view_source */
     float mean[3], std[3];
     mimic_plan plan; /* last: cut off behind its steps */
 } mimic_view;

@@ -21,9 +21,9 @@ typedef struct axis {
 } axis;
 
 static bool axis_build(axis *ax, int in, int out, mimic_filter filter) {
-    mimic_axis a = mimic_axis_of(in, out, filter);
+    mimic_taps a = mimic_taps_of(in, out, filter);
     ax->out = out;
-    ax->taps = mimic_axis_taps(&a);
+    ax->taps = mimic_taps_most(&a);
     size_t n = (size_t)out, taps = (size_t)ax->taps;
     ax->weight =
         malloc(n * taps * sizeof *ax->weight + n * 2 * sizeof(int) + taps * sizeof(double));
@@ -39,11 +39,11 @@ static bool axis_build(axis *ax, int in, int out, mimic_filter filter) {
     }
     for (int o = 0; o < out; o++) {
         int lo, hi;
-        double sum = 0, c = mimic_axis_window(&a, o, &lo, &hi);
+        double sum = 0, c = mimic_taps_window(&a, o, &lo, &hi);
         for (int x = lo; x < hi; x++)
-            sum += w[x - lo] = mimic_axis_value(&a, x, c);
+            sum += w[x - lo] = mimic_taps_value(&a, x, c);
         for (int i = 0; i < hi - lo; i++)
-            ax->weight[(size_t)o * taps + (size_t)i] = mimic_axis_weight(w[i], sum);
+            ax->weight[(size_t)o * taps + (size_t)i] = mimic_taps_weight(w[i], sum);
         ax->first[o] = lo;
         ax->count[o] = hi - lo;
     }

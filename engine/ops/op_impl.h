@@ -127,7 +127,8 @@ mimic_status mimic_apply1(mimic_ctx *ctx, const mimic_op *op, const mimic_attrs 
 
 typedef mimic_status (*mimic_kernel)(mimic_call *c);
 
-typedef struct mimic_optim_args mimic_optim_args; /* autograd/optim_impl.h */
+typedef struct mimic_optim_args mimic_optim_args;   /* autograd/optim_impl.h */
+typedef struct mimic_augment_job mimic_augment_job; /* image/plan.h */
 
 /* What a device can do. Calls of one context are worked off in order; only `download` and `sync`
  * wait for them, so a failure may be reported by a later call. */
@@ -154,6 +155,9 @@ struct mimic_backend {
     void (*unpin)(mimic_ctx *ctx, void *p);
     mimic_status (*feed)(mimic_ctx *ctx, void *dst, const void *src, size_t bytes);
     mimic_status (*fed)(mimic_ctx *ctx);
+    /* The views of a batch from 8-bit pictures; NULL: the host makes them. */
+    mimic_status (*augment)(mimic_ctx *ctx, const mimic_augment_job *job);
+    size_t (*room)(mimic_ctx *ctx); /* bytes that alloc could give; NULL: not known */
     /* For devices that check: a block of the pool of `bytes` is used for `wanted` of them from now
      * on, or no longer. NULL: no need to know. */
     void (*taken)(mimic_ctx *ctx, void *p, size_t wanted, size_t bytes);

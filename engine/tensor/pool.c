@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "ops/op_impl.h"
+#include "tensor/views.h"
 
 #ifndef __has_feature
 #define __has_feature(x) 0
@@ -243,6 +244,10 @@ mimic_status mimic_pool_get(mimic_ctx *ctx, size_t bytes, void **out) {
 
 void mimic_pool_put(mimic_ctx *ctx, void *p, size_t bytes) {
     mimic_device_put(&ctx->devices[MIMIC_CPU], p, bytes);
+}
+
+mimic_memory mimic_pool_stats(const mimic_device *d) {
+    return d->pool->stats;
 }
 
 void mimic_memory_stats(const mimic_ctx *ctx, mimic_memory *out) {

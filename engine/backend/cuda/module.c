@@ -45,6 +45,8 @@ static const mimic_backend backend = {
     .unpin = mimic_cuda_unpin,
     .feed = mimic_cuda_feed,
     .fed = mimic_cuda_fed,
+    .augment = mimic_cuda_augment,
+    .room = mimic_cuda_room,
 #ifdef MIMIC_EMULATED
     .taken = mimic_cuda_taken,
     .given = mimic_cuda_given,

@@ -142,6 +142,15 @@ void *mimic_cuda_alloc(mimic_ctx *ctx, size_t bytes) {
     return NULL;
 }
 
+size_t mimic_cuda_room(mimic_ctx *ctx) {
+    size_t available = 0, total = 0;
+    (void)ctx;
+    if (cudaMemGetInfo(&available, &total) == cudaSuccess)
+        return available;
+    cudaGetLastError();
+    return 0;
+}
+
 void mimic_cuda_free(mimic_ctx *ctx, void *p) {
     (void)ctx;
     cudaFree(p);

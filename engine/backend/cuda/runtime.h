@@ -32,6 +32,9 @@ mimic_status mimic_cuda_feed(mimic_ctx *ctx, void *dst, const void *src, size_t 
 mimic_status mimic_cuda_fed(mimic_ctx *ctx);
 void mimic_cuda_transfer_close(mimic_ctx *ctx);
 
+mimic_status mimic_cuda_augment(mimic_ctx *ctx, const mimic_augment_job *job); /* augment.cu */
+size_t mimic_cuda_room(mimic_ctx *ctx);
+
 mimic_status mimic_cuda_optim_step(mimic_ctx *ctx, const mimic_optim_args *args);
 mimic_status mimic_cuda_sum_squares(mimic_ctx *ctx, mimic_dtype dtype, const void *x, int64_t n,
                                     double *out);

@@ -70,6 +70,19 @@ mimic_status mimic_pixels_write(mimic_ctx *ctx, const mimic_dataset *d,
 
 typedef struct mimic_loader mimic_loader;
 
+/* Where views are made when the context's device is a GPU; on the CPU it has no meaning. The device
+ * computes the bytes of the host's pipeline, every float equal, from the random numbers that the
+ * host draws: what a batch holds depends neither on this nor on the memory there is. */
+typedef enum mimic_data_device {
+    /* On the device, and the set's 8-bit pictures are kept there from their first use on, when all
+     * have one size and need no more than a quarter of the memory that is free. A program with an
+     * operation that the device does not have (RandAugment) runs on the host. */
+    MIMIC_DATA_AUTO,
+    MIMIC_DATA_OFF,    /* on the host; floats are sent */
+    MIMIC_DATA_STREAM, /* on the device, from 8-bit pictures sent with each batch */
+    MIMIC_DATA_KEEP    /* on the device, the set must be kept: else an error that says what lacks */
+} mimic_data_device;
+
 typedef struct mimic_loader_config {
     mimic_transform transform;
     /* Program of all views but the first, for methods whose views differ (MoCo v3); size 0 = the
@@ -89,6 +102,7 @@ typedef struct mimic_loader_config {
                           epoch) */
     bool skip_damaged; /* a damaged picture is replaced by the next good one and counted, else an
                           error */
+    mimic_data_device device;
     size_t cache_bytes; /* keep decoded pictures in memory up to this many bytes; 0 = off */
 } mimic_loader_config;
 
@@ -110,6 +124,10 @@ mimic_status mimic_loader_start(mimic_loader *l, int64_t epoch, int64_t position
 /* Next batch, or out->n = 0 at the end of the epoch. Tensors belong to the current scope; the
  * caller releases them. A failed batch is passed over: the next call goes on behind it. */
 mimic_status mimic_loader_next(mimic_loader *l, mimic_batch *out);
+/* Where views are made and why there: "device, 65.9 MiB of pictures kept there", "host: there is no
+ * randaugment on the device". */
+void mimic_loader_about(const mimic_loader *l, char *buf, size_t size);
+size_t mimic_loader_kept(const mimic_loader *l);     /* bytes of pictures kept on the device */
 int64_t mimic_loader_damaged(const mimic_loader *l); /* pictures skipped so far */
 
 /* `mimic data synth`: writes general pictures (ImageNet folder layout:

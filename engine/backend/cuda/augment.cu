@@ -1,0 +1,266 @@
+/* Views of pictures from 8-bit sources: crop and resize (Pillow's weights), flip, colours, blur,
+ * normalisation, erasing, as drawn by the CPU (image/plan.h). One block makes one view; the
+ * arithmetic is the CPU pipeline's own (image/pixel_math.h, core/random_math.h), compiled without
+ * contraction: the floats are equal to those of the CPU in every bit. */
+#include "backend/cuda/kernel.h"
+#include "backend/cuda/runtime.h"
+#include "core/random_math.h"
+#include "image/pixel_math.h"
+#include "image/plan.h"
+
+enum { THREADS = 256 };
+
+/* Scratch of one view, in bytes from its begin: weights, the picture between the passes (and while
+ * it is blurred), the picture. */
+struct layout {
+    size_t between, picture, bytes;
+    int size, taps;
+};
+
+/* 8-bit pixels as the passes read them: pixel (x, y) at p + y * row + x * step. */
+struct pixels {
+    const uint8_t *p;
+    size_t row;
+    int step; /* 1: grey, its one value stands for all three */
+    __device__ int at(int x, int y, int c) const {
+        return p[(size_t)y * row + (size_t)x * step + (step == 1 ? 0 : c)];
+    }
+};
+
+/* Sources and weights of the `size` outputs of one axis; taps = 0: pixel `first` + o itself. */
+struct axis_table {
+    int32_t *first, *count, *weight; /* [size], [size], [size,taps] */
+    int taps, offset;
+    __device__ axis_table(int32_t *memory, int size, int most, bool same, int from)
+        : first(memory), count(memory + size), weight(memory + 2 * size), taps(same ? 0 : most),
+          offset(from) {
+    }
+    __device__ int begin(int o) const {
+        return taps ? first[o] : offset + o;
+    }
+    __device__ int end(int o) const {
+        return taps ? first[o] + count[o] : offset + o + 1;
+    }
+};
+
+__device__ static void fill_axis(const axis_table &t, int in, int out, int filter, int size) {
+    mimic_taps a = mimic_taps_of(in, out, (mimic_filter)filter);
+    for (int o = (int)threadIdx.x; t.taps && o < size; o += THREADS) {
+        int lo, hi;
+        double sum = 0, c = mimic_taps_window(&a, t.offset + o, &lo, &hi);
+        for (int x = lo; x < hi; x++)
+            sum += mimic_taps_value(&a, x, c);
+        for (int x = lo; x < hi; x++)
+            t.weight[o * t.taps + x - lo] = mimic_taps_weight(mimic_taps_value(&a, x, c), sum);
+        t.first[o] = lo;
+        t.count[o] = hi - lo;
+    }
+}
+
+/* Output o of the axis: of pixels [o's begin - from, ...) of a row (down: a column) at `at`. */
+__device__ static uint8_t resampled(const axis_table &t, int o, const pixels &src, int at, int from,
+                                    bool down, int c) {
+    int lo = t.begin(o) - from;
+    if (!t.taps)
+        return (uint8_t)(down ? src.at(at, lo, c) : src.at(lo, at, c));
+    const int32_t *w = t.weight + o * t.taps;
+    int32_t sum = 1 << (MIMIC_WEIGHT_BITS - 1);
+    for (int k = 0; k < t.count[o]; k++)
+        sum += w[k] * (down ? src.at(at, lo + k, c) : src.at(lo + k, at, c));
+    return mimic_clip8(sum >> MIMIC_WEIGHT_BITS);
+}
+
+/* The horizontal pass, into between [rows,size,3], of the rows that the other one needs; afterwards
+ * src is what that reads, its row 0 being row `from` of the source. */
+__device__ static int pass_across(const axis_table &x, const axis_table &y, int size,
+                                  uint8_t *between, pixels *src) {
+    if (!x.taps) {
+        src->p += (size_t)x.offset * src->step;
+        return 0;
+    }
+    int from = y.begin(0), rows = y.end(size - 1) - from;
+    for (int64_t i = threadIdx.x; i < (int64_t)rows * size; i += THREADS)
+        for (int c = 0; c < 3; c++)
+            between[i * 3 + c] =
+                resampled(x, (int)(i % size), *src, from + (int)(i / size), 0, false, c);
+    *src = pixels{between, (size_t)size * 3, 3};
+    return from;
+}
+
+/* One step that looks at one pixel alone; mean: of the luma, for contrast. */
+__device__ static void colour(uint8_t *p, const mimic_plan_step &s, int mean) {
+    int grey = s.op == MIMIC_AUG_CONTRAST ? mean : 0;
+    switch (s.op) {
+    case MIMIC_AUG_COLOR:
+        grey = mimic_luma(p);
+        break;
+    case MIMIC_AUG_HUE:
+        mimic_turn_hue(p, s.a);
+        return;
+    case MIMIC_AUG_GREY:
+        p[0] = p[1] = p[2] = (uint8_t)mimic_luma(p);
+        return;
+    case MIMIC_AUG_SOLARIZE:
+        for (int c = 0; c < 3; c++)
+            p[c] = (uint8_t)(p[c] < (int)ceil(s.a) ? p[c] : 255 - p[c]);
+        return;
+    }
+    for (int c = 0; c < 3; c++)
+        p[c] = mimic_blend(grey, p[c], (float)s.a);
+}
+
+/* Whether a step needs all pixels as they are before it. */
+__device__ static bool looks_around(const mimic_plan_step &s) {
+    return s.op == MIMIC_AUG_CONTRAST || s.op == MIMIC_AUG_BLUR;
+}
+
+__device__ static int clamp(int v, int n) {
+    return v < 0 ? 0 : v < n ? v : n - 1;
+}
+
+/* One pass of a box over from[size,size,3] along x or down y. */
+__device__ static void box_pass(const mimic_box_filter &b, const uint8_t *from, uint8_t *to,
+                                int size, bool down) {
+    pixels src = {from, (size_t)size * 3, 3};
+    for (int i = (int)threadIdx.x; i < size * size; i += THREADS) {
+        int x = i % size, y = i / size, at = down ? y : x;
+        for (int c = 0; c < 3; c++) {
+            uint32_t sum = 0, far = 0;
+            for (int k = -b.radius - 1; k <= b.radius + 1; k++) {
+                int q = clamp(at + k, size);
+                uint32_t v = (uint32_t)(down ? src.at(x, q, c) : src.at(q, y, c));
+                if (k < -b.radius || k > b.radius)
+                    far += v;
+                else
+                    sum += v;
+            }
+            to[i * 3 + c] = mimic_box_weigh(&b, sum, far);
+        }
+    }
+}
+
+/* Blurs the picture by way of other; all threads see the result. */
+__device__ static void blur(double sigma, uint8_t *picture, uint8_t *other, int size) {
+    mimic_box_filter b;
+    bool some = mimic_box_of(sigma, &b);
+    __syncthreads();
+    for (int pass = 0; some && pass < 6; pass++) {
+        box_pass(b, pass % 2 ? other : picture, pass % 2 ? picture : other, size, pass >= 3);
+        __syncthreads();
+    }
+}
+
+/* The sum over the block, in all of its threads: integers, exact in f64. */
+__device__ static int64_t total(int64_t v) {
+    SHARED(double, all, 1);
+    double sum = block_sum((double)v);
+    if (threadIdx.x == 0)
+        all[0] = sum;
+    __syncthreads();
+    sum = all[0];
+    __syncthreads();
+    return (int64_t)sum;
+}
+
+/* Pixel i of the result: normalised, or noise where the plan erases. out[3,size,size] */
+__device__ static void write_pixel(const mimic_view *v, const uint8_t *p, int i, int size,
+                                   float *out) {
+    const mimic_plan &plan = v->plan;
+    int x = i % size - plan.erase_left, y = i / size - plan.erase_top;
+    bool noise = x >= 0 && x < plan.erase_w && y >= 0 && y < plan.erase_h;
+    for (int c = 0; c < 3; c++) {
+        float value = mimic_normalise(p[c], v->mean[c], v->std[c]);
+        if (noise) {
+            const mimic_rng &g = plan.noise;
+            uint32_t word[4], at = g.index * 4 - 4 + (uint32_t)g.used;
+            at += ((uint32_t)c * (uint32_t)plan.erase_h + (uint32_t)y) * (uint32_t)plan.erase_w +
+                  (uint32_t)x;
+            philox_block(g.seed, g.stream, g.step, at / 4, word);
+            value = (float)normal_quantile(mimic_open_unit(word[at % 4]));
+        }
+        out[(int64_t)c * size * size + i] = value;
+    }
+}
+
+/* batch: n views of `stride` bytes, then pictures. Block b makes view first + b. Steps that look at
+ * one pixel alone are done on the way from one pass to the next. */
+__global__ void augment_views(const uint8_t *batch, const uint8_t *kept, size_t stride, int first,
+                              float *out, uint8_t *scratch, layout g) {
+    const mimic_view *v = (const mimic_view *)(batch + (first + (int)blockIdx.x) * stride);
+    const mimic_plan &p = v->plan;
+    const int size = g.size, n = size * size;
+    uint8_t *mine = scratch + blockIdx.x * g.bytes, *between = mine + g.between,
+            *picture = mine + g.picture;
+    out += (int64_t)(first + (int)blockIdx.x) * 3 * n;
+    pixels src = {(v->source == MIMIC_VIEW_KEPT ? kept : batch) + v->at, (size_t)v->width * v->channels, v->channels};
+    src.p += (size_t)p.top * src.row + (size_t)p.left * src.step;
+    axis_table x((int32_t *)mine, size, g.taps, p.out_w == p.w, p.x);
+    axis_table y((int32_t *)mine + size * (g.taps + 2), size, g.taps, p.out_h == p.h, p.y);
+    fill_axis(x, p.w, p.out_w, p.filter, size);
+    fill_axis(y, p.h, p.out_h, p.filter, size);
+    __syncthreads();
+    int from = pass_across(x, y, size, between, &src);
+    __syncthreads();
+    bool fresh = true, known = false; /* known: `mean` is that of the contrast at `at` */
+    for (int at = 0, mean = 0;;) {
+        int end = at + known;
+        while (end < p.steps && !looks_around(p.step[end]))
+            end++;
+        int64_t luma = 0;
+        for (int i = (int)threadIdx.x; i < n; i += THREADS) {
+            uint8_t c[3];
+            for (int k = 0; k < 3; k++)
+                c[k] = fresh ? resampled(y, i / size, src, p.flip ? size - 1 - i % size : i % size,
+                                         from, true, k)
+                             : picture[i * 3 + k];
+            for (int k = at; k < end; k++)
+                colour(c, p.step[k], mean);
+            if (end == p.steps) {
+                write_pixel(v, c, i, size, out);
+                continue;
+            }
+            for (int k = 0; k < 3; k++)
+                picture[i * 3 + k] = c[k];
+            luma += mimic_luma(c);
+        }
+        if (end == p.steps)
+            return;
+        fresh = false;
+        known = p.step[end].op == MIMIC_AUG_CONTRAST;
+        if (known)
+            mean = mimic_mean_luma(total(luma), n);
+        else
+            blur(p.step[end].a, picture, between, size);
+        at = end + !known;
+    }
+}
+
+/* Views in the works at once: their scratch stays in a cache of some 50 MB, or nearly so. */
+static const size_t scratch_limit = (size_t)128 << 20;
+
+static size_t rounded(size_t bytes) {
+    return (bytes + 15) / 16 * 16;
+}
+
+mimic_status mimic_cuda_augment(mimic_ctx *ctx, const mimic_augment_job *job) {
+    cuda_state *s = state_of(ctx);
+    size_t side = (size_t)job->size, rows = (size_t)(job->rows > job->size ? job->rows : job->size);
+    layout g = {0, 0, 0, job->size, job->taps};
+    g.between = rounded(2 * side * ((size_t)job->taps + 2) * sizeof(int32_t));
+    g.picture = g.between + rounded(rows * side * 3);
+    g.bytes = g.picture + rounded(side * side * 3);
+    int group = g.bytes * (size_t)job->n > scratch_limit ? (int)(scratch_limit / g.bytes) : job->n;
+    group = group < 1 ? 1 : group;
+    void *scratch = NULL;
+    mimic_device *d = &ctx->devices[MIMIC_CUDA];
+    mimic_status st = s->host->get(d, g.bytes * (size_t)group, &scratch);
+    if (st)
+        return st;
+    for (int first = 0; first < job->n; first += group)
+        LAUNCH(augment_views, (unsigned)(job->n - first < group ? job->n - first : group), THREADS,
+               0, s->stream, job->batch, job->kept, job->stride, first, job->out,
+               (uint8_t *)scratch, g);
+    s->host->put(d, scratch, g.bytes * (size_t)group);
+    st = cuda_check(ctx, cudaGetLastError(), "augment");
+    return !st && s->sync ? mimic_cuda_sync(ctx) : st;
+}
