@@ -151,6 +151,7 @@ local function config_hash(kind, cfg, parent)
     local seedless = config.plain(cfg)
     seedless.seed = nil
     if seedless.device == "cpu" then seedless.device = nil end -- what was done before there was a choice
+    if type(seedless.data) == "table" then seedless.data.device = nil end -- changes no number
     return m.sha256(config.json { kind = kind, config = seedless, parent = parent and parent.hash or "" })
 end
 

@@ -30,7 +30,7 @@ ranges.rules = {
     -- data and augmentation
     ["data.format"] = "auto | folders | rafdb | ferplus | affectnet | list | pack | pixels | recordio",
     ["data.workers"] = "whole 1 <= x <= 256", ["data.ahead"] = "whole 1 <= x <= 64",
-    ["data.cache"] = from_zero,
+    ["data.cache"] = from_zero, ["data.device"] = "auto | off | stream | keep",
     ["augment.pre_resize"] = "whole 0 <= x <= 8192", ["augment.scale"] = "2 of 0 < x <= 1",
     ["augment.ratio"] = "2 of x > 0", ["augment.filter"] = filter, ["augment.flip"] = probability,
     ["augment.jitter"] = "4 of 0 <= x <= 10", ["augment.jitter_p"] = probability,

@@ -212,6 +212,8 @@ function Loop:finish_epoch(samples, seconds)
                 damaged == 1 and "" or "s")
         end
     end
+    local kept = spec.loader.kept or 0 -- bytes of pictures on the GPU
+    if kept > 0 then self.run:log(at.update, { ["sys/kept_mib"] = kept / 2 ^ 20 }) end
     if samples > 0 and seconds > 0 then
         self.run:log(at.update, { ["sys/images_per_second"] = samples / seconds })
     end

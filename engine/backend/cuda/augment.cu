@@ -192,7 +192,8 @@ __global__ void augment_views(const uint8_t *batch, const uint8_t *kept, size_t 
     uint8_t *mine = scratch + blockIdx.x * g.bytes, *between = mine + g.between,
             *picture = mine + g.picture;
     out += (int64_t)(first + (int)blockIdx.x) * 3 * n;
-    pixels src = {(v->source == MIMIC_VIEW_KEPT ? kept : batch) + v->at, (size_t)v->width * v->channels, v->channels};
+    pixels src = {(v->source == MIMIC_VIEW_KEPT ? kept : batch) + v->at,
+                  (size_t)v->width * v->channels, v->channels};
     src.p += (size_t)p.top * src.row + (size_t)p.left * src.step;
     axis_table x((int32_t *)mine, size, g.taps, p.out_w == p.w, p.x);
     axis_table y((int32_t *)mine + size * (g.taps + 2), size, g.taps, p.out_h == p.h, p.y);

@@ -6,7 +6,12 @@ local command = {
     summary = "what there is to compute on",
     description = [[
 Lists the processor as the engine sees it (model, cores, threads in use, instruction set,
-memory) and the GPU, or in one line why there is none to use.]],
+memory) and the GPU, or in one line why there is none to use.
+
+Where a run computes is its key device; on a GPU, where its pictures are augmented is
+data.device: auto (on the GPU; a set that fits into a quarter of the free memory stays
+there), off (on the CPU), stream (on the GPU, sent with each batch), keep (on the GPU,
+kept there or refused). The numbers are the same.]],
     examples = [[
   mimic devices
   MIMIC_CUDA=/opt/mimic/libmimic_cuda.so mimic devices
