@@ -314,6 +314,7 @@ static int image_crop_box(lua_State *L) {
         for (int i = 0; i < 2; i++) {
             lua_geti(L, 4 + k, i + 1);
             range[k][i] = luaL_checknumber(L, -1);
+            lua_pop(L, 1);
         }
     }
     luaL_argcheck(L, width > 0, 2, "a positive width expected");

@@ -16,7 +16,7 @@ mimic_tensor **mimicl_new_tensor(lua_State *L) {
 mimic_tensor *mimicl_tensor(lua_State *L, int arg) {
     tensor_box *box = mimicl_check(L, arg, MIMICL_TENSOR);
     if (!box->t)
-        luaL_argerror(L, arg, "this tensor was never made: its call failed");
+        luaL_argerror(L, arg, "no tensor here: its call failed, or it was released");
     return box->t;
 }
 
@@ -26,7 +26,7 @@ mimic_tensor *mimicl_operand(lua_State *L, int arg, const char *who) {
         mimicl_error(L, MIMIC_EINVAL, "%s: argument %d: a tensor expected, got %s", who, arg,
                      luaL_typename(L, arg));
     if (!box->t)
-        luaL_argerror(L, arg, "this tensor was never made: its call failed");
+        luaL_argerror(L, arg, "no tensor here: its call failed, or it was released");
     return box->t;
 }
 
@@ -378,7 +378,7 @@ static int tensor_index(lua_State *L) {
     if (type != LUA_TNUMBER)
         return 1; /* a method */
     if (!box->t)
-        return luaL_error(L, "this tensor was never made: its call failed");
+        return luaL_error(L, "no tensor here: its call failed, or it was released");
     const mimic_tensor *t = box->t;
     switch (lua_tointeger(L, -1)) { /* position in `properties` */
     case 0:
@@ -428,7 +428,7 @@ static int to_string(lua_State *L) {
     mimicl *b = mimicl_self(L);
     tensor_box *box = lua_touserdata(L, 1);
     if (!box->t) {
-        lua_pushliteral(L, "tensor (never made)");
+        lua_pushliteral(L, "tensor (none: its call failed, or it was released)");
         return 1;
     }
     char text[256];
@@ -456,6 +456,18 @@ static int gc(lua_State *L) {
     tensor_box *box = lua_touserdata(L, 1);
     mimic_tensor_release(box->t);
     box->t = NULL;
+    return 0;
+}
+
+/* m.release(t, ...): these handles let go; nil is skipped */
+static int release(lua_State *L) {
+    for (int i = 1, n = lua_gettop(L); i <= n; i++) {
+        if (lua_isnoneornil(L, i))
+            continue;
+        tensor_box *box = mimicl_check(L, i, MIMICL_TENSOR);
+        mimic_tensor_release(box->t);
+        box->t = NULL;
+    }
     return 0;
 }
 
@@ -542,23 +554,23 @@ static int backward(lua_State *L) {
 }
 
 void mimicl_open_tensor(lua_State *L, int b) {
-    static const luaL_Reg methods[] = {{"tolist", to_list},
-                                       {"item", item},
-                                       {"get", get},
-                                       {"tobytes", to_bytes},
-                                       {"free", free_bytes},
-                                       {"copy_", copy_from},
-                                       {"requires_grad_", set_requires_grad},
-                                       {"detach", detach},
-                                       {"to", to_device},
-                                       {"later", later},
-                                       {"backward", backward},
+    static const luaL_Reg methods[] = {{"tolist", to_list},  {"item", item},
+                                       {"get", get},         {"tobytes", to_bytes},
+                                       {"free", free_bytes}, {"release", release},
+                                       {"copy_", copy_from}, {"requires_grad_", set_requires_grad},
+                                       {"detach", detach},   {"to", to_device},
+                                       {"later", later},     {"backward", backward},
                                        {NULL, NULL}};
-    static const luaL_Reg meta[] = {{"__index", tensor_index}, {"__len", length}, {"__eq", equal},
-                                    {"__tostring", to_string}, {"__gc", gc},      {NULL, NULL}};
+    static const luaL_Reg meta[] = {{"__index", tensor_index},
+                                    {"__len", length},
+                                    {"__eq", equal},
+                                    {"__tostring", to_string},
+                                    {"__gc", gc},
+                                    {"__close", gc},
+                                    {NULL, NULL}};
     static const luaL_Reg functions[] = {
-        {"tensor", new_from_list}, {"zeros", zeros},       {"ones", ones}, {"full", full},
-        {"frombytes", from_bytes}, {"backward", backward}, {NULL, NULL}};
+        {"tensor", new_from_list}, {"zeros", zeros},       {"ones", ones},       {"full", full},
+        {"frombytes", from_bytes}, {"backward", backward}, {"release", release}, {NULL, NULL}};
     static const luaL_Reg later_methods[] = {{"value", later_value}, {NULL, NULL}};
     static const luaL_Reg later_meta[] = {{"__gc", later_gc}, {NULL, NULL}};
     mimicl_class(L, b, MIMICL_LATER, "mimic.later", later_methods, later_meta);

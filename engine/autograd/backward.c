@@ -93,9 +93,8 @@ static mimic_status check_shape(mimic_ctx *ctx, const mimic_node *node, int i,
                       mimic_shape_text(in->rank, in->shape, b, sizeof b));
 }
 
-/* The gradients of the node's inputs into g.din. */
-static mimic_status call_vjp(mimic_ctx *ctx, mimic_node *node, mimic_vjp *g) {
-    mimic_status st = MIMIC_OK;
+/* What the operator sees of its node: everything but the gradients. */
+static void show_node(mimic_ctx *ctx, const mimic_node *node, mimic_vjp *g) {
     g->ctx = ctx;
     g->op = node->op;
     g->attrs = node->attrs;
@@ -107,8 +106,6 @@ static mimic_status call_vjp(mimic_ctx *ctx, mimic_node *node, mimic_vjp *g) {
     memset(g->din, 0, sizeof g->din);
     memcpy(g->out, node->out, sizeof g->out);
     memcpy(g->save, node->save, sizeof g->save);
-    memcpy(g->dout, node->grad, sizeof g->dout);
-    memset(node->grad, 0, sizeof node->grad);
     for (int i = 0; i < node->n_in; i++) {
         const mimic_node_in *in = &node->in[i];
         g->in[i] = in->kept;
@@ -117,6 +114,39 @@ static mimic_status call_vjp(mimic_ctx *ctx, mimic_node *node, mimic_vjp *g) {
         g->in_shape[i].rank = in->rank;
         memcpy(g->in_shape[i].shape, in->shape, sizeof in->shape);
     }
+}
+
+/* Output k of a node again, a new reference; the node holds it too as long as others will ask. */
+static mimic_status make_again(mimic_ctx *ctx, mimic_node *node, int k, mimic_tensor **out) {
+    mimic_vjp g;
+    if (!node->out[k]) {
+        show_node(ctx, node, &g);
+        memset(g.dout, 0, sizeof g.dout);
+        mimic_status st = node->op->again(&g, k, &node->out[k]);
+        if (st)
+            return st;
+    }
+    *out = node->out[k];
+    node->again[k]--;
+    if (node->again[k] > 0 || node->op->keep_out >> k & 1)
+        mimic_tensor_retain(*out);
+    else
+        node->out[k] = NULL;
+    return MIMIC_OK;
+}
+
+/* The gradients of the node's inputs into g.din. */
+static mimic_status call_vjp(mimic_ctx *ctx, mimic_node *node, mimic_vjp *g) {
+    mimic_status st = MIMIC_OK;
+    show_node(ctx, node, g);
+    memset(g->made, 0, sizeof g->made);
+    memcpy(g->dout, node->grad, sizeof g->dout);
+    memset(node->grad, 0, sizeof node->grad);
+    for (int i = 0; i < node->n_in && !st; i++)
+        if (node->in[i].again) {
+            st = make_again(ctx, node->in[i].from, node->in[i].from_out, &g->made[i]);
+            g->in[i] = g->made[i];
+        }
     for (int k = 0; k < node->n_out && !st; k++) {
         mimic_tensor *d = g->dout[k], *dense = NULL;
         if (!d || mimic_tensor_contiguous(d))
@@ -129,6 +159,8 @@ static mimic_status call_vjp(mimic_ctx *ctx, mimic_node *node, mimic_vjp *g) {
         st = node->op->vjp(g);
     for (int k = 0; k < node->n_out; k++)
         mimic_tensor_release(g->dout[k]);
+    for (int i = 0; i < node->n_in; i++)
+        mimic_tensor_release(g->made[i]);
     return st;
 }
 

@@ -143,6 +143,14 @@ static mimic_status check_finite(mimic_call *c) {
     return MIMIC_OK;
 }
 
+/* Whether out[0] may lie over in[0]: it is like it, and nobody else sees the bytes. */
+static bool takes_over(const mimic_call *c) {
+    const mimic_tensor *t = c->in[0];
+    const mimic_shape_out *o = &c->out_shape[0];
+    return c->over && t->refs == 1 && t->storage->refs == 1 && t->dtype == o->dtype &&
+           t->rank == o->rank && memcmp(t->shape, o->shape, sizeof *o->shape * t->rank) == 0;
+}
+
 static mimic_status make_outputs(mimic_call *c) {
     mimic_status st = MIMIC_OK;
     if (c->op->flags & MIMIC_OP_VIEW) {
@@ -150,14 +158,35 @@ static mimic_status make_outputs(mimic_call *c) {
         return mimic_tensor_view(c->ctx, c->in[0], o->rank, o->shape, o->stride, o->offset,
                                  c->op->name, &c->out[0]);
     }
-    for (int k = 0; k < c->n_out && !st; k++)
+    int k = 0;
+    if (takes_over(c)) {
+        const mimic_tensor *t = c->in[0];
+        st = mimic_tensor_view(c->ctx, c->in[0], t->rank, t->shape, t->stride, t->offset,
+                               c->op->name, &c->out[0]);
+        k = 1;
+    }
+    for (; k < c->n_out && !st; k++)
         st = mimic_tensor_make(c->device, c->out_shape[k].dtype, c->out_shape[k].rank,
                                c->out_shape[k].shape, c->op->name, &c->out[k]);
-    for (int k = 0; k < c->n_save && c->save_wanted && !st; k++)
+    for (k = 0; k < c->n_save && c->save_wanted && !st; k++)
         if (c->save_shape[k].dtype != MIMIC_DTYPE_COUNT)
             st = mimic_tensor_make(c->device, c->save_shape[k].dtype, c->save_shape[k].rank,
                                    c->save_shape[k].shape, c->op->name, &c->save[k]);
     return st;
+}
+
+/* Whether the node that made t makes it again for the gradient of `node`: from what it holds, not
+ * from something that would have to be made again first. */
+static bool made_again(const mimic_node *node, const mimic_tensor *t) {
+    const mimic_node *from = t->node;
+    if (!from || !from->op->again || (from->n_save > 0 && !from->save[0]) ||
+        !from->device->backend->host || from->segment || node->segment ||
+        from->state != MIMIC_NODE_LIVE)
+        return false;
+    for (int i = 0; i < from->n_in; i++)
+        if (from->in[i].again && from->op->again_in >> i & 1)
+            return false;
+    return true;
 }
 
 /* In a checkpoint only what comes from outside of it is kept, and all of that: a replay makes the
@@ -187,11 +216,16 @@ static mimic_status record(mimic_call *c) {
         in->dtype = t->dtype;
         in->rank = t->rank;
         memcpy(in->shape, t->shape, sizeof in->shape);
-        if (keeps_input(node, c->op, t, i)) {
+        bool needs_grad = t->requires_grad && !(c->op->no_grad_in >> i & 1);
+        if (!keeps_input(node, c->op, t, i)) {
+        } else if (needs_grad && made_again(node, t)) {
+            in->again = true;
+            t->node->again[t->node_out]++;
+        } else {
             mimic_tensor_retain(t);
             in->kept = t;
         }
-        if (!t->requires_grad || c->op->no_grad_in >> i & 1)
+        if (!needs_grad)
             continue;
         if (t->node) {
             in->from = t->node;
@@ -239,8 +273,8 @@ mimic_status mimic_compute(mimic_call *c) {
     return c->ctx->check_nan ? check_finite(c) : MIMIC_OK;
 }
 
-mimic_status mimic_op_apply(mimic_ctx *ctx, const mimic_op *op, mimic_tensor *const *in, int n_in,
-                            const mimic_attrs *attrs, mimic_tensor **out) {
+static mimic_status apply(mimic_ctx *ctx, const mimic_op *op, mimic_tensor *const *in, int n_in,
+                          const mimic_attrs *attrs, bool over, mimic_tensor **out) {
     mimic_call c;
     mimic_tensor *copies[MIMIC_MAX_IN] = {NULL};
     mimic_status st;
@@ -248,6 +282,7 @@ mimic_status mimic_op_apply(mimic_ctx *ctx, const mimic_op *op, mimic_tensor *co
 
     c.ctx = ctx;
     c.op = op;
+    c.over = over;
     c.device = ctx->device;
     c.n_in = n_in < MIMIC_MAX_IN ? n_in : MIMIC_MAX_IN;
     c.n_out = op->n_out;
@@ -295,6 +330,16 @@ done:
     for (int i = 0; i < MIMIC_MAX_IN; i++)
         mimic_tensor_release(copies[i]);
     return st;
+}
+
+mimic_status mimic_op_apply(mimic_ctx *ctx, const mimic_op *op, mimic_tensor *const *in, int n_in,
+                            const mimic_attrs *attrs, mimic_tensor **out) {
+    return apply(ctx, op, in, n_in, attrs, false, out);
+}
+
+mimic_status mimic_apply_over(mimic_ctx *ctx, const mimic_op *op, mimic_tensor *const *in, int n_in,
+                              const mimic_attrs *attrs, mimic_tensor **out) {
+    return apply(ctx, op, in, n_in, attrs, true, out);
 }
 
 mimic_status mimic_apply1(mimic_ctx *ctx, const mimic_op *op, const mimic_attrs *attrs,

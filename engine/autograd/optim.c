@@ -25,6 +25,10 @@ struct mimic_optim {
     mimic_tensor **params, **shadows; /* shadows[i] NULL: none */
 };
 
+static size_t arena_bytes(const mimic_optim *o) {
+    return (size_t)o->total * mimic_dtype_size(o->dtype);
+}
+
 static bool is_adam(const mimic_optim *o) {
     return o->cfg.kind == MIMIC_ADAM || o->cfg.kind == MIMIC_ADAMW;
 }
@@ -162,6 +166,8 @@ mimic_status mimic_optim_new(mimic_ctx *ctx, const mimic_optim_config *cfg,
     if (st == MIMIC_OK)
         st = arena(o, o->dtype, o->total, &o->g);
     if (st == MIMIC_OK)
+        mimic_pool_owe(o->device, arena_bytes(o));
+    if (st == MIMIC_OK)
         st = arena(o, o->dtype, o->total, &o->state[0]);
     if (st == MIMIC_OK && is_adam(o))
         st = arena(o, o->dtype, o->total, &o->state[1]);
@@ -175,7 +181,8 @@ mimic_status mimic_optim_new(mimic_ctx *ctx, const mimic_optim_config *cfg,
             st = make_shadow(o, i, o->params[i]);
     }
     for (int i = 0; i < n && st == MIMIC_OK; i++)
-        st = move_in(o, i); /* only a broken device fails here */
+        st = move_in(o, i);     /* only a broken device fails here */
+    mimic_pool_trim(o->device); /* of the blocks that the parameters came from */
     if (st == MIMIC_OK)
         st = mimic_optim_sync(o);
     if (st != MIMIC_OK)
@@ -284,10 +291,13 @@ mimic_status mimic_optim_step(mimic_optim *opt, double lr, double grad_scale, do
                           .eps = o->cfg.eps,
                           .grad_scale = grad_scale,
                           .t = o->t + 1};
+    a.leave_g = o->device->backend->host && arena_bytes(o) >= MIMIC_HOST_LARGE;
     int64_t start = mimic_profiling(o->ctx) ? mimic_profile_now() : 0;
     st = o->device->backend->optim_step(o->ctx, &a);
     if (st == MIMIC_OK)
         o->t++;
+    if (st == MIMIC_OK && a.leave_g)
+        st = mimic_optim_zero_grad(o);
     if (start) /* w, g and each moment are read and written, a shadow is written */
         mimic_profile_event_add(
             o->ctx, "optimizer", start,
@@ -299,8 +309,9 @@ mimic_status mimic_optim_step(mimic_optim *opt, double lr, double grad_scale, do
 mimic_status mimic_optim_zero_grad(mimic_optim *opt) {
     mimic_status st = closed(opt);
     if (st == MIMIC_OK && opt->total > 0)
-        st = opt->device->backend->clear(opt->ctx, mimic_data(opt->g),
-                                         (size_t)opt->total * mimic_dtype_size(opt->dtype));
+        st = opt->device->backend->clear(opt->ctx, mimic_data(opt->g), arena_bytes(opt));
+    if (st == MIMIC_OK)
+        mimic_pool_owe(opt->device, arena_bytes(opt));
     return st;
 }
 

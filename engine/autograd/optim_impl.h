@@ -20,6 +20,7 @@ struct mimic_optim_args {
     uint16_t *shadow;    /* bf16 copy or NULL */
     const mimic_segment *segments;
     int n_segments;
+    bool leave_g;                             /* g is not to be cleared: the caller does */
     double lr, beta1, beta2, eps, grad_scale; /* grad_scale includes clipping */
     int64_t t;                                /* update number, from 1 */
 };

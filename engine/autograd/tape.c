@@ -23,6 +23,7 @@ mimic_status mimic_node_new(mimic_ctx *ctx, const mimic_op *op, int n_in, mimic_
     for (int i = 0; i < n_in; i++) {
         node->in[i].kept = node->in[i].leaf = NULL;
         node->in[i].from = NULL;
+        node->in[i].again = false;
     }
     node->refs = 1;
     node->ctx = ctx;
@@ -55,6 +56,15 @@ static void unlink_node(mimic_node *node) {
     node->next = node->prev = NULL;
 }
 
+/* Lets go of what backward has read for the last time. */
+static void retire(mimic_tensor **slot, enum mimic_node_state state) {
+    const mimic_tensor *t = *slot;
+    if (t && state == MIMIC_NODE_CONSUMED && t->refs == 1 && t->storage && t->storage->refs == 1)
+        mimic_pool_retire(t->storage);
+    mimic_tensor_release(*slot);
+    *slot = NULL;
+}
+
 void mimic_node_drop(mimic_node *node, enum mimic_node_state state) {
     if (node->state != MIMIC_NODE_LIVE)
         return;
@@ -62,21 +72,20 @@ void mimic_node_drop(mimic_node *node, enum mimic_node_state state) {
     unlink_node(node);
     for (int i = 0; i < node->n_in; i++) {
         mimic_node_in *in = &node->in[i];
-        mimic_tensor_release(in->kept);
+        retire(&in->kept, state);
         mimic_tensor_release(in->leaf);
         if (in->from)
             mimic_node_release(in->from);
-        in->kept = in->leaf = NULL;
+        in->leaf = NULL;
         in->from = NULL;
     }
     for (int i = 0; i < node->n_out; i++) {
-        mimic_tensor_release(node->out[i]);
+        retire(&node->out[i], state);
         mimic_tensor_release(node->grad[i]);
-        node->out[i] = node->grad[i] = NULL;
+        node->grad[i] = NULL;
     }
     for (int i = 0; i < node->n_save; i++) {
-        mimic_tensor_release(node->save[i]);
-        node->save[i] = NULL;
+        retire(&node->save[i], state);
     }
 }
 

@@ -12,6 +12,7 @@ typedef struct mimic_node_in {
     mimic_node *from;   /* the node that made it ... */
     mimic_tensor *leaf; /* ... or the leaf it is; both NULL: no gradient wanted */
     uint8_t from_out, dtype, rank;
+    bool again; /* the gradient reads it: `from` makes it again, kept is NULL */
     int64_t shape[MIMIC_MAX_RANK];
 } mimic_node_in;
 
@@ -20,7 +21,8 @@ typedef struct mimic_node_in {
 struct mimic_node {
     uint32_t refs, mark; /* mark: number of the backward pass that reaches it */
     uint8_t state, n_in, n_out, n_save;
-    bool wanted;      /* during a replay: something reads its results */
+    bool wanted;                   /* during a replay: something reads its results */
+    uint32_t again[MIMIC_MAX_OUT]; /* nodes that will have this output made again */
     uint32_t segment; /* of the checkpoint it was made in and whose replay is due; 0 = none */
     mimic_ctx *ctx;
     const mimic_op *op;

@@ -5,7 +5,7 @@
 
 #include "ops/op_impl.h"
 
-static const size_t huge_page = 2u << 20;
+static const size_t huge_page = 2u << 20, page = 4096;
 
 void *mimic_host_alloc(mimic_ctx *ctx, size_t bytes) {
     char *b = mimic_alloc_raw(ctx, bytes);
@@ -28,10 +28,22 @@ mimic_status mimic_host_copy(mimic_ctx *ctx, void *dst, const void *src, size_t 
     return MIMIC_OK;
 }
 
+bool mimic_host_forget(mimic_ctx *ctx, void *p, size_t bytes) {
+    uintptr_t lo = ((uintptr_t)p + page - 1) & ~(page - 1),
+              hi = ((uintptr_t)p + bytes) & ~(page - 1);
+    if (!mimic_system_alloc(ctx)) /* the host's own memory may be anything */
+        return false;
+    return lo >= hi || madvise((void *)lo, hi - lo, MADV_DONTNEED) == 0;
+}
+
 mimic_status mimic_host_clear(mimic_ctx *ctx, void *dst, size_t bytes) {
-    (void)ctx;
-    if (bytes > 0)
+    uintptr_t p = (uintptr_t)dst, lo = (p + page - 1) & ~(page - 1), hi = (p + bytes) & ~(page - 1);
+    if (bytes >= MIMIC_HOST_LARGE && mimic_host_forget(ctx, dst, bytes)) {
+        memset(dst, 0, lo - p);
+        memset((void *)hi, 0, p + bytes - hi);
+    } else if (bytes > 0) {
         memset(dst, 0, bytes);
+    }
     return MIMIC_OK;
 }
 

@@ -32,6 +32,10 @@ void mimic_alloc_init(mimic_config *cfg) {
     }
 }
 
+bool mimic_system_alloc(const mimic_ctx *ctx) {
+    return ctx->cfg.alloc == default_alloc;
+}
+
 /* True when this allocation is to fail by order of mimic_fail_alloc. */
 static bool injected(mimic_ctx *ctx) {
     int64_t at = atomic_load_explicit(&ctx->fail_at, memory_order_relaxed);

@@ -103,7 +103,8 @@ void mimic_philox(uint64_t seed, uint32_t stream, uint64_t step, uint32_t index,
 double mimic_normal_icdf(double p);
 
 /* Life-cycle hooks of core, called by mimic_open and mimic_close. */
-void mimic_alloc_init(mimic_config *cfg); /* fills in the default allocator */
+void mimic_alloc_init(mimic_config *cfg);      /* fills in the default allocator */
+bool mimic_system_alloc(const mimic_ctx *ctx); /* whether that is the one in use */
 mimic_status mimic_threads_init(mimic_ctx *ctx, int threads);
 void mimic_threads_close(mimic_ctx *ctx);
 void mimic_intern_close(mimic_ctx *ctx);

@@ -40,6 +40,11 @@ static mimic_status layernorm_vjp(mimic_vjp *g) {
     return s;
 }
 
+static mimic_status layernorm_again(const mimic_vjp *g, int k, mimic_tensor **out) {
+    (void)k;
+    return mimic_apply1(g->ctx, &mimic_op_layernorm, &g->attrs, out, 3, g->in);
+}
+
 const mimic_op mimic_op_layernorm = {
     .name = "layernorm",
     .index = MIMIC_OP_layernorm,
@@ -47,11 +52,13 @@ const mimic_op mimic_op_layernorm = {
     .n_in = 3,
     .n_out = 1,
     .n_save = 2,
-    .keep_in = 3,
+    .keep_in = 7,
     .dtypes = MIMIC_FLOATS,
     .attrs = {{"eps", MIMIC_ATTR_F64, 1e-6, NULL}},
     .shape = layernorm_shape,
     .vjp = layernorm_vjp,
+    .again = layernorm_again,
+    .again_in = 7,
     .inputs = "x weight bias",
     .cases =
         "x[2,5,8] weight[8] bias[8]; x[3,1] weight[1] bias[1]; x[70,33] weight[33] bias[33] "
@@ -93,6 +100,13 @@ static mimic_status add_layernorm_vjp(mimic_vjp *g) {
     return MIMIC_OK;
 }
 
+/* y is the norm of the sum, which is kept. */
+static mimic_status add_layernorm_again(const mimic_vjp *g, int k, mimic_tensor **out) {
+    mimic_tensor *in[3] = {g->out[0], g->in[2], g->in[3]};
+    (void)k;
+    return mimic_apply1(g->ctx, &mimic_op_layernorm, &g->attrs, out, 3, in);
+}
+
 const mimic_op mimic_op_add_layernorm = {
     .name = "add_layernorm",
     .index = MIMIC_OP_add_layernorm,
@@ -100,12 +114,14 @@ const mimic_op mimic_op_add_layernorm = {
     .n_in = 4,
     .n_out = 2,
     .n_save = 2,
-    .keep_in = 4,
+    .keep_in = 12,
     .keep_out = 1,
     .dtypes = MIMIC_FLOATS,
     .attrs = {{"eps", MIMIC_ATTR_F64, 1e-6, NULL}},
     .shape = add_layernorm_shape,
     .vjp = add_layernorm_vjp,
+    .again = add_layernorm_again,
+    .again_in = 12,
     .inputs = "x r weight bias",
     .cases = "x[2,5,8] r[2,5,8] weight[8] bias[8]; x[70,33] r[70,33] weight[33] bias[33] eps=1e-3; "
              "x[7,64]:bf16 r[7,64]:bf16 weight[64] bias[64]; x[0,4] r[0,4] weight[4] bias[4]",

@@ -3,6 +3,7 @@
 #include "ops/shape_util.h"
 
 #define ACTS "none|relu|gelu|gelu_tanh"
+enum { ACT_RELU = 1, ACT_GELU, ACT_GELU_TANH };
 
 static mimic_status linear_shape(mimic_call *c) {
     const mimic_tensor *x = c->in[0], *w = c->in[1];
@@ -39,7 +40,8 @@ static mimic_status as_matrix(mimic_ctx *ctx, mimic_tensor *t, mimic_tensor **ou
     return mimic_apply1(ctx, &mimic_op_reshape, &a, out, 1, &t);
 }
 
-/* dx = dy' w, dw = dy'^T x over all rows, db = column sums of dy'; dy' = dy act'(pre). */
+/* dx = dy' w, dw = dy'^T x over all rows, db = column sums of dy'; dy' = dy act'(pre). What is read
+ * for the last time goes before the next product is made. */
 static mimic_status linear_vjp(mimic_vjp *g) {
     mimic_tensor *dy = NULL, *rows = NULL, *x = NULL;
     mimic_status s = MIMIC_OK;
@@ -47,14 +49,26 @@ static mimic_status linear_vjp(mimic_vjp *g) {
         mimic_tensor *in[2] = {g->dout[0], g->save[0]}, *out[2] = {NULL, NULL};
         mimic_attrs a = {.v = {{.i = g->attrs.v[0].i}}};
         const mimic_op *op = g->need[2] ? &mimic_op_act_bias_bwd : &mimic_op_act_bwd;
-        s = mimic_op_apply(g->ctx, op, in, 2, &a, out);
+        s = mimic_apply_over(g->ctx, op, in, 2, &a, out);
         dy = out[0];
         g->din[2] = out[1];
+        mimic_tensor_release(g->dout[0]);
     } else {
-        mimic_take(g->dout[0], &dy);
+        dy = g->dout[0];
     }
+    g->dout[0] = NULL;
     if (s == MIMIC_OK)
         s = as_matrix(g->ctx, dy, &rows);
+    if (s == MIMIC_OK && g->need[1])
+        s = as_matrix(g->ctx, g->in[0], &x);
+    if (s == MIMIC_OK && g->need[1]) {
+        mimic_tensor *in[2] = {rows, x};
+        mimic_attrs a = {.v = {{.i = 1}, {.i = 0}, {.i = 1}}}; /* ta, tb, out = f32 */
+        s = mimic_apply1(g->ctx, &mimic_op_matmul, &a, &g->din[1], 2, in);
+    }
+    mimic_tensor_release(x);
+    mimic_tensor_release(g->made[0]);
+    g->made[0] = NULL;
     if (s == MIMIC_OK && g->need[0]) {
         mimic_tensor *in[2] = {rows, g->in[1]}, *dx = NULL;
         mimic_attrs a = {.list_n = g->in_shape[0].rank};
@@ -65,19 +79,20 @@ static mimic_status linear_vjp(mimic_vjp *g) {
             s = mimic_apply1(g->ctx, &mimic_op_reshape, &a, &g->din[0], 1, &dx);
         mimic_tensor_release(dx);
     }
-    if (s == MIMIC_OK && g->need[1])
-        s = as_matrix(g->ctx, g->in[0], &x);
-    if (s == MIMIC_OK && g->need[1]) {
-        mimic_tensor *in[2] = {rows, x};
-        mimic_attrs a = {.v = {{.i = 1}, {.i = 0}, {.i = 1}}}; /* ta, tb, out = f32 */
-        s = mimic_apply1(g->ctx, &mimic_op_matmul, &a, &g->din[1], 2, in);
-    }
     if (s == MIMIC_OK && g->need[2] && !g->din[2])
         s = mimic_apply1(g->ctx, &mimic_op_col_sum, NULL, &g->din[2], 1, &rows);
-    mimic_tensor_release(x);
     mimic_tensor_release(rows);
     mimic_tensor_release(dy);
     return s;
+}
+
+/* The activation of what is kept before it; the product alone is not made again. */
+static mimic_status linear_again(const mimic_vjp *g, int k, mimic_tensor **out) {
+    (void)k;
+    if (g->attrs.v[0].i == ACT_RELU)
+        return mimic_apply_1(g->ctx, &mimic_op_relu, g->save[0], out);
+    mimic_attrs a = {.v = {{.i = g->attrs.v[0].i == ACT_GELU_TANH}}};
+    return mimic_apply1(g->ctx, &mimic_op_gelu, &a, out, 1, &g->save[0]);
 }
 
 static double linear_flops(const mimic_call *c) {
@@ -96,6 +111,7 @@ const mimic_op mimic_op_linear = {
     .attrs = {{"act", MIMIC_ATTR_ENUM, 0, ACTS}},
     .shape = linear_shape,
     .vjp = linear_vjp,
+    .again = linear_again,
     .flops = linear_flops,
     .inputs = "x weight bias?",
     .cases = "x[2,5,8] weight[12,8] bias[12]; x[3,7] weight[5,7]; x[70,33] weight[65,33] bias[65] "

@@ -42,6 +42,7 @@ typedef struct mimic_call {
     int n_in, n_out, n_save;
     bool save_wanted; /* false: no gradient will be asked for; the kernel may skip what only save[]
                          needs, save[] are NULL */
+    bool over;        /* in[0] is given up: out[0] may lie over it */
     mimic_tensor *in[MIMIC_MAX_IN]; /* contiguous unless STRIDED; NULL = optional input left out */
     mimic_tensor *out[MIMIC_MAX_OUT];           /* allocated, uninitialised, contiguous */
     mimic_tensor *save[MIMIC_MAX_SAVE];         /* extra results for the gradient */
@@ -59,6 +60,8 @@ typedef struct mimic_vjp {
     mimic_tensor *in[MIMIC_MAX_IN];   /* NULL when not in keep_in */
     mimic_tensor *out[MIMIC_MAX_OUT]; /* NULL when not in keep_out */
     mimic_tensor *save[MIMIC_MAX_SAVE];
+    /* The two that follow may be released and set NULL once read, to make room. */
+    mimic_tensor *made[MIMIC_MAX_IN];  /* in[i] if it was made again for this call, else NULL */
     mimic_tensor *dout[MIMIC_MAX_OUT]; /* contiguous gradient of each output, NULL = zero; at least
                                           one is set */
     bool need[MIMIC_MAX_IN];
@@ -84,6 +87,12 @@ struct mimic_op {
     mimic_attr attrs[MIMIC_MAX_ATTR];
     mimic_status (*shape)(mimic_call *c);
     mimic_status (*vjp)(mimic_vjp *g); /* NULL with MIMIC_OP_NO_GRAD */
+    /* Makes out[k], one that keep_out leaves out, again in one pass, from what the node holds, with
+     * the bits of the first time. On the host a gradient that reads such an output has it made
+     * again instead of keeping it. Never asked of a node whose saves were all left out. NULL:
+     * outputs are kept. */
+    mimic_status (*again)(const mimic_vjp *g, int k, mimic_tensor **out);
+    uint8_t again_in; /* bit i: it reads in[i] */
     /* Of the matrix products in it, 2 per multiply-add, for the profiler; NULL = none. */
     double (*flops)(const mimic_call *c);
     const char *inputs; /* "x weight bias?" names for messages and docs, ? = optional */
@@ -122,6 +131,11 @@ static inline mimic_dtype mimic_accum_dtype(mimic_dtype d) {
 /* Applies an operator with up to 4 inputs and returns its only output. */
 mimic_status mimic_apply1(mimic_ctx *ctx, const mimic_op *op, const mimic_attrs *attrs,
                           mimic_tensor **out, int n_in, mimic_tensor *const *in);
+/* mimic_op_apply for an operator that reads an element of in[0] before it writes that of out[0] and
+ * no other after: out[0] takes in[0]'s bytes when the caller's reference is the only one to them.
+ * The caller releases in[0] and reads it no more. */
+mimic_status mimic_apply_over(mimic_ctx *ctx, const mimic_op *op, mimic_tensor *const *in, int n_in,
+                              const mimic_attrs *attrs, mimic_tensor **out);
 
 /* --- backends --------------------------------------------------------------------------------- */
 
@@ -182,12 +196,17 @@ void mimic_devices_close(mimic_ctx *ctx);
  */
 mimic_status mimic_cuda_open(mimic_ctx *ctx, const mimic_backend **out);
 
-/* Those of the CPU (backend/host_memory.c). */
+/* Those of the CPU (backend/host_memory.c). Clearing MIMIC_HOST_LARGE bytes or more gives their
+ * pages back to the system until they are written again. */
+#define MIMIC_HOST_LARGE ((size_t)64 << 20)
 void *mimic_host_alloc(mimic_ctx *ctx, size_t bytes);
 void mimic_host_free(mimic_ctx *ctx, void *p);
 mimic_status mimic_host_copy(mimic_ctx *ctx, void *dst, const void *src, size_t bytes);
 mimic_status mimic_host_clear(mimic_ctx *ctx, void *dst, size_t bytes);
 mimic_status mimic_host_sync(mimic_ctx *ctx);
+/* Gives whole pages of [p, p + bytes) back to the system; false: not possible, nothing is changed.
+ * Those pages then read as zeros. */
+bool mimic_host_forget(mimic_ctx *ctx, void *p, size_t bytes);
 
 /* Best CPU variant for this machine, or the one named by cfg.isa. NULL if that one cannot run here.
  */

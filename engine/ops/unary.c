@@ -44,6 +44,11 @@ static mimic_status gelu_vjp(mimic_vjp *g) {
                         (mimic_tensor *[]){g->dout[0], g->in[0]});
 }
 
+static mimic_status gelu_again(const mimic_vjp *g, int k, mimic_tensor **out) {
+    (void)k;
+    return mimic_apply1(g->ctx, &mimic_op_gelu, &g->attrs, out, 1, g->in);
+}
+
 /* What the records of one tensor share. */
 #define UNARY(op)                                                                                  \
     .name = #op, .index = MIMIC_OP_##op, .min_in = 1, .n_in = 1, .n_out = 1,                       \
@@ -106,6 +111,8 @@ const mimic_op mimic_op_gelu = {
     .keep_in = 1,
     .attrs = {{"form", MIMIC_ATTR_ENUM, 0, "erf|tanh"}},
     .vjp = gelu_vjp,
+    .again = gelu_again,
+    .again_in = 1,
     .cases = "x[3,37]; x[3,5] form=1; x[2,40]:bf16; x[2,40]:bf16 form=1; x[0]",
     .doc =
         "gelu(x [, {form=\"erf\"}]) -> y\n"

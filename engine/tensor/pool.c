@@ -1,4 +1,5 @@
-/* Tensor memory of one device: blocks of size classes (8 steps per power of two) kept in stacks of
+/* Tensor memory of one device: blocks of size classes (32 steps per power of two, so 3 % are
+ * lost at most) kept in stacks of
  * free ones, so that a step that repeats gets the same addresses and no page is faulted in twice.
  * A device works its operators off in order, so a block may be used again at once. */
 #include <stdio.h>
@@ -17,7 +18,7 @@
 #define __asan_unpoison_memory_region(p, n) ((void)(p), (void)(n))
 #endif
 
-enum { CLASSES = 8 * 48 };
+enum { STEPS = 32, CLASSES = STEPS * 48, RETIRED_LEAST = 1 << 20 };
 
 /* The blocks of one size. Blocks may be out of the host's reach, so their addresses are kept here;
  * there is room for all of them before one is handed out: giving back cannot fail. */
@@ -29,6 +30,7 @@ typedef struct class_blocks {
 struct mimic_pool {
     class_blocks classes[CLASSES];
     mimic_memory stats;
+    size_t owed;             /* see mimic_pool_owe */
     mimic_storage *storages; /* list of the live ones, newest first */
 };
 
@@ -43,23 +45,23 @@ static void unpoison(const mimic_device *d, void *b, size_t bytes) {
         __asan_unpoison_memory_region(b, bytes);
 }
 
-/* Class of a size, and in *bytes the size of its blocks: 64 * (8 + k) / 8 * 2^e. */
+/* Class of a size, and in *bytes the size of its blocks: 64 * (1 + k / STEPS) * 2^e. */
 static int class_of(size_t *bytes) {
     size_t n = *bytes <= 64 ? 64 : *bytes;
     int e = 63 - __builtin_clzll(n); /* 2^e <= n, e >= 6 */
-    size_t step = (size_t)1 << (e - 3);
-    size_t k = (n - ((size_t)1 << e) + step - 1) / step; /* 0..8 */
-    if (k == 8) {
+    size_t step = ((size_t)1 << e) / STEPS;
+    size_t k = (n - ((size_t)1 << e) + step - 1) / step; /* 0..STEPS */
+    if (k == STEPS) {
         e++;
         k = 0;
         step <<= 1;
     }
     *bytes = ((size_t)1 << e) + k * step;
-    return (e - 6) * 8 + (int)k;
+    return (e - 6) * STEPS + (int)k;
 }
 
 static size_t class_bytes(int c) {
-    return ((size_t)8 + (size_t)c % 8) << (c / 8 + 3);
+    return (STEPS + (size_t)c % STEPS) * (64 / STEPS) << c / STEPS;
 }
 
 mimic_status mimic_pool_open(mimic_device *d) {
@@ -72,7 +74,7 @@ mimic_status mimic_pool_open(mimic_device *d) {
 }
 
 /* Gives cached blocks back to the system. */
-static void trim(mimic_device *d) {
+void mimic_pool_trim(mimic_device *d) {
     for (int c = 0; c < CLASSES; c++) {
         class_blocks *k = &d->pool->classes[c];
         for (; k->count > 0; k->blocks--) {
@@ -85,14 +87,14 @@ static void trim(mimic_device *d) {
 }
 
 void mimic_trim(mimic_ctx *ctx) {
-    trim(ctx->device);
+    mimic_pool_trim(ctx->device);
 }
 
 /* Called after the last tensor lost its bytes. */
 void mimic_pool_close(mimic_device *d) {
     if (!d->pool)
         return;
-    trim(d);
+    mimic_pool_trim(d);
     for (int c = 0; c < CLASSES; c++)
         mimic_free_raw(d->ctx, d->pool->classes[c].free);
     mimic_free_raw(d->ctx, d->pool);
@@ -194,7 +196,7 @@ mimic_status mimic_device_get(mimic_device *d, size_t bytes, void **out) {
         return report(d, wanted, "over the memory limit");
     if (!mimic_alloc_note(d->ctx)) {
         /* an injected failure stands for one that trimming did not help */
-        trim(d);
+        mimic_pool_trim(d);
         return report(d, wanted, "the system gives no more");
     }
     void *b;
@@ -204,10 +206,10 @@ mimic_status mimic_device_get(mimic_device *d, size_t bytes, void **out) {
         p->stats.cached -= bytes;
     } else {
         if (p->stats.limit && p->stats.live + p->stats.cached + bytes > p->stats.limit)
-            trim(d);
+            mimic_pool_trim(d);
         b = new_block(d, c);
         if (!b && p->stats.cached) {
-            trim(d);
+            mimic_pool_trim(d);
             b = new_block(d, c);
         }
         if (!b) {
@@ -236,6 +238,18 @@ void mimic_device_put(mimic_device *d, void *b, size_t bytes) {
     p->stats.live -= bytes;
     p->stats.cached += bytes;
     mimic_free_note(d->ctx);
+}
+
+void mimic_pool_owe(mimic_device *d, size_t bytes) {
+    if (d->backend->host && bytes >= MIMIC_HOST_LARGE)
+        d->pool->owed = bytes;
+}
+
+void mimic_pool_retire(const mimic_storage *s) {
+    mimic_device *d = s->device;
+    if (s->bytes >= RETIRED_LEAST && d->pool->owed >= s->bytes &&
+        mimic_host_forget(d->ctx, s->data, s->bytes))
+        d->pool->owed -= s->bytes;
 }
 
 mimic_status mimic_pool_get(mimic_ctx *ctx, size_t bytes, void **out) {

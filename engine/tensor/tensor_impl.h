@@ -82,6 +82,14 @@ void mimic_device_put(mimic_device *d, void *p, size_t bytes);
 mimic_status mimic_pool_get(mimic_ctx *ctx, size_t bytes, void **out);
 void mimic_pool_put(mimic_ctx *ctx, void *p, size_t bytes);
 
+/* Gives cached blocks back to the system. */
+void mimic_pool_trim(mimic_device *d);
+/* The gradients' arena has given up `bytes` of pages, which backward will take again while it
+ * frees what the tape held: as much of that goes back to the system meanwhile (mimic_pool_retire,
+ * of a storage about to be released by its last holder). So both are never there in full. */
+void mimic_pool_owe(mimic_device *d, size_t bytes);
+void mimic_pool_retire(const mimic_storage *s);
+
 /* The list of live storages, for the report. */
 void mimic_pool_track(mimic_storage *s);
 void mimic_pool_untrack(mimic_storage *s);

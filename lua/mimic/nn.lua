@@ -298,7 +298,11 @@ function nn.Sequential:init(list)
     end
 end
 function nn.Sequential:forward(x)
-    for _, module in ipairs(self.order) do x = module(x) end
+    for i, module in ipairs(self.order) do
+        local y = module(x)
+        if i > 1 and y ~= x then x:release() end
+        x = y
+    end
     return x
 end
 

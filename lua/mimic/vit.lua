@@ -85,11 +85,10 @@ end
 
 --- images [N,C,H,W] -> [N,T,D], class token first.
 function ViT:tokens(images)
-    local x = self.patch_embed(images)
-    if self.cls_token then
-        x = m.concat(m.expand(self.cls_token, { x.shape[1], 1, x.shape[3] }), x, { axis = 2 })
-    end
-    return x + self.pos_embed
+    local x <close> = self.patch_embed(images)
+    if not self.cls_token then return x + self.pos_embed end
+    local all <close> = m.concat(m.expand(self.cls_token, { x.shape[1], 1, x.shape[3] }), x, { axis = 2 })
+    return all + self.pos_embed
 end
 
 local function to_f32(x)
@@ -102,17 +101,20 @@ function ViT:features(images)
 end
 
 function ViT:pooled(images)
-    local x, branch = self.blocks(self:tokens(images))
+    local tokens <close> = self:tokens(images)
+    local x, branch <close> = self.blocks(tokens)
     local c = self.config
     if c.pool == "cls" then
         local _, y = self.norm(x, branch)
         return to_f32(y:slice{ axis = 2, start = 1, stop = 1 }:reshape{ -1, c.dim })
     end
-    local y
-    if c.gap.norm == "before" then y = select(2, self.fc_norm(x, branch)) else y = x + branch end
-    if c.cls_token and not c.gap.include_cls then y = y:slice{ axis = 2, start = 2, stop = 0 } end
-    y = to_f32(y):mean{ axis = 2 }
-    return c.gap.norm == "before" and y or self.fc_norm(y)
+    local before = c.gap.norm == "before"
+    local all <close> = before and select(2, self.fc_norm(x, branch)) or x + branch
+    m.release(x)
+    local patches <close> = all:slice{ axis = 2, start = c.cls_token and not c.gap.include_cls and 2 or 1, stop = 0 }
+    local wide <close> = patches.dtype == "bf16" and to_f32(patches)
+    local y = m.mean(wide or patches, { axis = 2 })
+    return before and y or self.fc_norm(y)
 end
 
 --- images -> logits f32 [N,K], or features without a head.

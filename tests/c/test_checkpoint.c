@@ -107,9 +107,10 @@ static void same_bits_in_less_memory(void **state) {
     }
     assert_true(loss[0] == loss[1]);
     assert_memory_equal(grad[0], grad[1], sizeof grad[0]);
-    /* kept: what goes from stretch to stretch and the constants; not DEPTH results in each */
+    /* kept: what goes from stretch to stretch and the constants; not DEPTH results in each, of
+     * which the tape keeps every other one (a gelu is made again from its argument) */
     size_t block = N * sizeof(float);
-    assert_true(after[0] - before > STRETCHES * DEPTH * block);
+    assert_true(after[0] - before > STRETCHES * DEPTH / 2 * block);
     assert_true(after[1] - before <= (2 * STRETCHES + 1) * block);
     for (int k = 0; k < 2; k++)
         mimic_tensor_release(x[k]);

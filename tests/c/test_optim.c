@@ -3,7 +3,7 @@
 #include <math.h>
 
 #include "core_util.h"
-#include "tensor/tensor_impl.h"
+#include "ops/op_impl.h"
 
 #define MOST 64
 
@@ -318,6 +318,86 @@ static void scopes_and_failures(void **state) {
     mimic_tensor_release(b);
 }
 
+/* --- large arenas ----------------------------------------------------------------------------- */
+
+static size_t resident(void) {
+    long pages = 0;
+    FILE *f = fopen("/proc/self/statm", "r");
+    if (!f)
+        return 0;
+    if (fscanf(f, "%*s %ld", &pages) != 1)
+        pages = 0;
+    fclose(f);
+    return (size_t)pages * 4096;
+}
+
+/* A leaf of n numbers, or of zeros with start 0. */
+static mimic_tensor *numbers(mimic_ctx *ctx, int64_t n, float start) {
+    mimic_tensor *t = NULL;
+    ok(ctx, mimic_tensor_new(ctx, MIMIC_F32, 1, &n, &t));
+    float *p = mimic_tensor_data(t);
+    for (int64_t i = 0; i < n && start != 0; i++)
+        p[i] = start + 0.25F * (float)i;
+    return t;
+}
+
+static float number_at(const mimic_tensor *t, int64_t i) {
+    const float *p = mimic_tensor_data(t);
+    return p[i];
+}
+
+/* t[0]^2 summed + t[1] summed, backward. */
+static void gradients_of(mimic_ctx *ctx, mimic_tensor *const t[2]) {
+    mimic_tensor *a = sum_of(ctx, op2(ctx, "mul", t[0], t[0])), *b = NULL, *all = NULL;
+    if (t[1]) {
+        mimic_tensor_retain(t[1]); /* sum_of takes it */
+        b = sum_of(ctx, t[1]);
+        all = op2(ctx, "add", a, b);
+    }
+    ok(ctx, mimic_backward(ctx, all ? all : a));
+    mimic_tensor_release(all);
+    mimic_tensor_release(b);
+    mimic_tensor_release(a);
+}
+
+/* Two steps of the same small parameter, beside a large one with the gradient 1 throughout. */
+static void steps_beside(mimic_ctx *ctx, int64_t large, double *out) {
+    mimic_tensor *t[2] = {numbers(ctx, 5, 1), large ? numbers(ctx, large, 0) : NULL};
+    mimic_param params[2] = {{.tensor = t[0], .lr_scale = 1}, {.tensor = t[1], .lr_scale = 1}};
+    mimic_optim_config cfg = {.kind = MIMIC_ADAMW, .beta1 = 0.9, .beta2 = 0.95, .eps = 1e-8};
+    mimic_optim *opt;
+    ok(ctx, mimic_optim_new(ctx, &cfg, params, large ? 2 : 1, &opt));
+    for (int step = 0; step < 2; step++) {
+        gradients_of(ctx, t);
+        size_t before = resident();
+        ok(ctx, mimic_optim_step(opt, 0.1, 1, NULL));
+        if (large && step == 1) /* the moments are there since the first step */
+            assert_true(resident() + (size_t)large * 3 < before);
+        for (int k = 0; k < 2 && t[k]; k++) {
+            const mimic_tensor *g = mimic_tensor_grad(t[k]);
+            assert_true(number_at(g, 0) == 0 && number_at(g, mimic_tensor_count(g) - 1) == 0);
+        }
+    }
+    for (int i = 0; i < 5; i++)
+        out[i] = number_at(t[0], i);
+    if (large) /* two steps of -lr, whatever the place */
+        assert_true(number_at(t[1], 0) == number_at(t[1], large - 1) &&
+                    fabsf(number_at(t[1], 0) + 0.2F) < 1e-5F);
+    mimic_optim_free(opt);
+    mimic_tensor_release(t[0]);
+    mimic_tensor_release(t[1]);
+}
+
+static void large_gradients_give_their_pages_back(void **state) {
+    (void)state;
+    double alone[5], beside[5];
+    mimic_ctx *ctx = open_ctx();
+    steps_beside(ctx, 0, alone);
+    steps_beside(ctx, (int64_t)MIMIC_HOST_LARGE / 4 + 77, beside);
+    assert_memory_equal(alone, beside, sizeof alone);
+    mimic_close(ctx);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(golden),
@@ -326,6 +406,7 @@ int main(void) {
         cmocka_unit_test(shadows),
         cmocka_unit_test(norms_and_clipping),
         cmocka_unit_test(scopes_and_failures),
+        cmocka_unit_test(large_gradients_give_their_pages_back),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -14,7 +14,7 @@ static void inference_keeps_nothing(void **state) {
     mimic_set_grad_enabled(ctx, false);
     mimic_tensor *x = op2(ctx, "relu", a, NULL), *y = op2(ctx, "relu", x, NULL);
     mimic_tensor_release(x);
-    assert_int_equal(live_bytes(ctx), base + 4096);
+    assert_int_equal(live_bytes(ctx), base + 4032); /* the size class of 4000 bytes */
     mimic_tensor_release(y);
     mimic_set_grad_enabled(ctx, true);
     /* a graph that nobody walks goes with its results */
@@ -37,7 +37,7 @@ static void backward_gives_memory_back(void **state) {
     size_t base = live_bytes(ctx), block = N * sizeof(float);
     mimic_tensor_retain(a);
     for (int i = 0; i < DEPTH; i++) {
-        mimic_tensor *y = op2(ctx, "gelu", x, NULL);
+        mimic_tensor *y = op2(ctx, "exp", x, NULL);
         mimic_tensor_release(x);
         x = y;
     }

@@ -66,6 +66,8 @@ function TestImage:test_transform()
     lu.assertErrorMsgContains('unknown option "filp" (did you mean "flip"?)', m.image.transform, img,
         { size = 8, filp = 1 })
     lu.assertError(m.image.transform, img, {})
+    local default <const> = { m.image.crop_box(m.rng(1, 1, 1), 100, 50, { 0.2, 1 }) } -- the ratio may be left out
+    lu.assertEquals(default, { m.image.crop_box(m.rng(1, 1, 1), 100, 50, { 0.2, 1 }, { 3 / 4, 4 / 3 }) })
     local left, top, w, h = m.image.crop_box(m.rng(1, 1, 1), 100, 50, { 0.2, 1 }, { 0.75, 1.3333 })
     lu.assertTrue(left >= 0 and top >= 0 and left + w <= 100 and top + h <= 50 and w > 0 and h > 0)
 end

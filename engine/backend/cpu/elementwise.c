@@ -1,6 +1,7 @@
 /* Elementwise kernels: one operand (scale, exp, ...), two of equal shape (gradients of relu and
  * gelu), two with broadcasting (add, sub, mul, div). One pass, bound by memory. */
 #ifdef T
+#include "backend/cpu/activations.h"
 
 /* The arithmetic; `code` is a constant wherever this is used, so the switch disappears. */
 static inline __attribute__((always_inline)) VEC NAME(apply)(int code, VEC a, VEC b, REAL p,
@@ -15,14 +16,11 @@ static inline __attribute__((always_inline)) VEC NAME(apply)(int code, VEC a, VE
     case SQRT:
         return vsqrt(a);
     case RELU:
-        return vmax(VSET(0), a);
-    case GELU: {
-        VEC pdf;
-        return a * vnormal(a, &pdf);
-    }
+        return NAME(activate)(a, GEMM_ACT_RELU);
+    case GELU:
+        return NAME(activate)(a, GEMM_ACT_GELU);
     case GELU_TANH:
-        return a * (REAL)0.5 *
-               ((REAL)1 + vtanh(a * (REAL)ROOT_2_PI * (a * a * (REAL)CUBE + (REAL)1)));
+        return NAME(activate)(a, GEMM_ACT_GELU_TANH);
     case ADD:
         return a + b;
     case SUB:
@@ -33,16 +31,10 @@ static inline __attribute__((always_inline)) VEC NAME(apply)(int code, VEC a, VE
         return a / b;
     case RELU_BWD:
         return vsel(b > 0, a, VSET(0));
-    case GELU_BWD: {
-        VEC pdf, cdf = vnormal(b, &pdf);
-        return a * (b * pdf + cdf);
-    }
-    default: { /* GELU_TANH_BWD */
-        VEC u = b * b * (REAL)CUBE;
-        VEC t = vtanh(b * (REAL)ROOT_2_PI * (u + (REAL)1));
-        VEC slope = (u * (REAL)3 + (REAL)1) * (REAL)ROOT_2_PI * b * ((REAL)1 - t * t);
-        return a * (REAL)0.5 * (t + (REAL)1 + slope);
-    }
+    case GELU_BWD:
+        return a * NAME(slope)(b, GEMM_ACT_GELU);
+    default: /* GELU_TANH_BWD */
+        return a * NAME(slope)(b, GEMM_ACT_GELU_TANH);
     }
 }
 
@@ -91,7 +83,7 @@ static void NAME(span)(int code, int still, const void *a_, const void *b_, void
 
 #else
 #include "backend/cpu/chunks.h"
-#include "backend/cpu/kernel.h"
+#include "backend/cpu/gemm.h"
 
 /* From ADD on they have two operands. */
 #define UNARY(X) X(SCALE) X(EXP) X(LOG) X(SQRT) X(RELU) X(GELU) X(GELU_TANH)
@@ -100,8 +92,6 @@ static void NAME(span)(int code, int still, const void *a_, const void *b_, void
 #define CODE(name) name,
 enum { UNARY(CODE) BINARY(CODE) BACKWARD(CODE) };
 enum { STILL_A = 1, STILL_B = 2 };
-#define ROOT_2_PI 0.79788456080286535588 /* sqrt(2 / pi) */
-#define CUBE 0.044715
 
 #define FAMILY "backend/cpu/elementwise.c"
 #include "backend/cpu/each_float.h"

@@ -35,6 +35,16 @@ static int64_t up(int64_t n, int64_t step) {
     return (n + step - 1) / step;
 }
 
+/* Fetches m rows of `bytes` that will be written: they lie too far apart for the hardware to
+ * foresee, and a store that waits for its line holds up all behind it. */
+static void fetch_rows(const char *p, int64_t ld, int m, int64_t bytes) {
+    for (int i = 0; i < m; i++, p += ld) {
+        for (int64_t b = 0; b < bytes; b += 64)
+            __builtin_prefetch(p + b, 1);
+        __builtin_prefetch(p + bytes - 1, 1);
+    }
+}
+
 /* One register tile at (row, panel j) for units kb..kb+kc of A at `a`; finishes it after the last
  * unit. */
 static void tile(const gemm_job *job, int64_t row, int m, int64_t j, const char *a, int64_t lda,
@@ -49,6 +59,12 @@ static void tile(const gemm_job *job, int64_t row, int m, int64_t j, const char 
     int64_t ldb = (job->b_packed ? job->nr : g->ldb) * job->unit;
     bool last = kb + kc == job->units, edge = job->direct && n % w != 0;
     bool finish = last && (edge || !job->direct || g->bias || g->act != GEMM_ACT_NONE);
+    if (kb == 0) { /* the tile takes longer than the lines it writes */
+        const int64_t out = (int64_t)mimic_dtype_size(g->out), at = (row * g->ldc + col) * out;
+        fetch_rows((const char *)g->c + at, g->ldc * out, m, n * out);
+        if (g->pre)
+            fetch_rows((const char *)g->pre + at, g->ldc * out, m, n * out);
+    }
     char edge_sums[GEMM_MR * GEMM_NR_MAX * sizeof(float)] __attribute__((aligned(64)));
     char *c = sums;
     int64_t ldc = sums_ld;

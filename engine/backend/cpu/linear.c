@@ -2,36 +2,7 @@
  * gradient of its activation. Activations: exact-erf and tanh GELU, ReLU. */
 #ifdef T
 
-SIMD_FN VEC NAME(activate)(VEC x, enum gemm_act act) {
-    VEC pdf;
-    switch (act) {
-    case GEMM_ACT_RELU:
-        return vmax(VSET(0), x);
-    case GEMM_ACT_GELU:
-        return x * vnormal(x, &pdf);
-    case GEMM_ACT_GELU_TANH:
-        return x * (REAL)0.5 * (vtanh(x * (x * x * (REAL)GELU_CUBIC + 1) * (REAL)GELU_SCALE) + 1);
-    default:
-        return x;
-    }
-}
-SIMD_FN VEC NAME(slope)(VEC x, enum gemm_act act) {
-    VEC pdf, cdf;
-    switch (act) {
-    case GEMM_ACT_RELU:
-        return vsel(x > 0, VSET(1), VSET(0));
-    case GEMM_ACT_GELU:
-        cdf = vnormal(x, &pdf);
-        return cdf + x * pdf;
-    case GEMM_ACT_GELU_TANH: {
-        VEC t = vtanh(x * (x * x * (REAL)GELU_CUBIC + 1) * (REAL)GELU_SCALE);
-        VEC inner = (x * x * (REAL)(3 * GELU_CUBIC) + 1) * (REAL)GELU_SCALE;
-        return (t + 1) * (REAL)0.5 + x * (REAL)0.5 * (1 - t * t) * inner;
-    }
-    default:
-        return VSET(1);
-    }
-}
+#include "backend/cpu/activations.h"
 
 /* n lanes from column j on of one row. */
 SIMD_FN void NAME(finish_vector)(const REAL *sum, const REAL *bias, T *pre, T *c, int64_t j,
@@ -39,6 +10,8 @@ SIMD_FN void NAME(finish_vector)(const REAL *sum, const REAL *bias, T *pre, T *c
     VEC v = n == W ? RLOAD(sum + j) : RLOADN(sum + j, n);
     if (bias)
         v += n == W ? RLOAD(bias + j) : RLOADN(bias + j, n);
+    if (act != GEMM_ACT_NONE)
+        v = ROUND(v); /* the activation is that of the value that is kept */
     if (n == W) {
         if (pre)
             QUICK_STORE(pre + j, v);
@@ -112,8 +85,6 @@ static void NAME(act_bwd_chunk)(void *arg, int64_t i, int worker) {
 #include "backend/cpu/gemm.h"
 
 #define CHUNK 16384
-#define GELU_SCALE 0.79788456080286535588 /* sqrt(2 / pi) */
-#define GELU_CUBIC 0.044715
 
 /* Stores by the machine's own rounding to bf16, which differs from vto_bf16 only in making
  * subnormals 0. */
@@ -127,6 +98,20 @@ SIMD_FN void quick_store_bf16(uint16_t *p, vf32 v) {
 }
 #else
 #define quick_store_bf16 vstore_bf16
+#endif
+
+/* v as it is when stored and read again. */
+#define ROUND(v) EACH_CAT(round_to, SUFFIX)(v)
+#define round_to_f32(v) (v)
+#define round_to_f64(v) (v)
+#ifdef __AVX512BF16__
+SIMD_FN vf32 round_to_bf16(vf32 v) {
+    return vfrom_bf16((vu16)_mm512_cvtneps_pbh((__m512)v));
+}
+#else
+SIMD_FN vf32 round_to_bf16(vf32 v) {
+    return vfrom_bf16(vto_bf16(v));
+}
 #endif
 
 #define FAMILY "backend/cpu/linear.c"

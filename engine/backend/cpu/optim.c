@@ -27,12 +27,14 @@ SIMD_FN void FN(update)(const mimic_optim_args *a, const coefficients *k, uint16
     if (whole) {
         STORE(wp, w);
         STORE(mp, m);
-        STORE(gp, (VEC){0});
     } else {
         STOREN(wp, w, n);
         STOREN(mp, m, n);
-        STOREN(gp, (VEC){0}, n);
     }
+    if (!a->leave_g && whole)
+        STORE(gp, (VEC){0});
+    else if (!a->leave_g)
+        STOREN(gp, (VEC){0}, n);
     if (shadow)
         FN(copy_out)(w, shadow + i, n);
 }

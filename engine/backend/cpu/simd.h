@@ -156,7 +156,11 @@ SIMD_FN vf64 vset_f64(double x) {
 }
 /* m ? a : b, m from a comparison of vectors. */
 SIMD_FN vf32 vsel_f32(vi32 m, vf32 a, vf32 b) {
+#ifdef SIMD_AVX2
+    return (vf32)_mm256_blendv_ps((__m256)b, (__m256)a, (__m256)m);
+#else
     return (vf32)((m & (vi32)a) | (~m & (vi32)b));
+#endif
 }
 SIMD_FN vf64 vsel_f64(vi64 m, vf64 a, vf64 b) {
     return (vf64)((m & (vi64)a) | (~m & (vi64)b));
@@ -258,13 +262,11 @@ SIMD_FN double vhmax_f64(vf64 v) {
  * -------------------------------------------------------------------------------------------------------
  */
 
-/* e^x = 2^n e^r, |r| <= ln 2 / 2. The power of two is multiplied in two halves: no overflow before
- * the last step, subnormal results come out. */
-SIMD_FN vf32 vexp_f32(vf32 x) {
+/* e^x = 2^n e^r, |r| <= ln 2 / 2; returns e^r. */
+SIMD_FN vf32 vexp_parts_f32(vf32 x, vi32 *n) {
     const float magic = 12582912.0f; /* 1.5 * 2^23: adding it rounds to an integer */
-    x = vmin_f32(vset_f32(89.0f), vmax_f32(vset_f32(-105.0f), x));
     vf32 t = x * 1.44269504f + magic;
-    vi32 n = (vi32)t - 0x4b400000;
+    *n = (vi32)t - 0x4b400000;
     vf32 f = t - magic;
     vf32 r = x - f * 0.693359375f;
     r = r - f * -2.12194440e-4f;
@@ -273,10 +275,22 @@ SIMD_FN vf32 vexp_f32(vf32 x) {
     p = p * r + 0.166664155f;
     p = p * r + 0.5f;
     p = p * r + 1.0f;
-    p = p * r + 1.0f;
+    return p * r + 1.0f;
+}
+/* The power of two is multiplied in two halves: no overflow before the last step, subnormal results
+ * come out. */
+SIMD_FN vf32 vexp_f32(vf32 x) {
+    vi32 n;
+    vf32 p = vexp_parts_f32(vmin_f32(vset_f32(89.0f), vmax_f32(vset_f32(-105.0f), x)), &n);
     vi32 h = n >> 1;
     vf32 a = (vf32)((h + 127) << 23), b = (vf32)((n - h + 127) << 23);
     return p * a * b;
+}
+/* For x <= 0, in one step; not below 1e-38. */
+SIMD_FN vf32 vexp_down_f32(vf32 x) {
+    vi32 n;
+    vf32 p = vexp_parts_f32(vmax_f32(vset_f32(-87.0f), x), &n);
+    return p * (vf32)((n + 127) << 23);
 }
 SIMD_FN vf64 vexp_f64(vf64 x) {
     for (int i = 0; i < VF64_W; i++)
@@ -312,11 +326,10 @@ SIMD_FN vf64 vlog_f64(vf64 x) {
 }
 
 /* Distribution function Phi(x) = (1 + erf(x / sqrt 2)) / 2 of the normal distribution, with a small
- * relative error also in the left tail, and *pdf = its density. Phi(-|x|) = t Q(t) e^(-x^2/2), t =
- * 1 / (1 + 0.3 |x| / sqrt 2), Q fitted to erfcx; near 0, where that would cancel, 1/2 + x P(x^2).
- */
+ * relative error on both sides, and *pdf = its density. Phi(-|x|) = t Q(t) e^(-x^2/2), t = 1 / (1 +
+ * 0.3 |x| / sqrt 2), Q fitted to erfcx. */
 SIMD_FN vf32 vnormal_f32(vf32 x, vf32 *pdf) {
-    vf32 u = x * x, e = vexp_f32(u * -0.5f);
+    vf32 e = vexp_down_f32(x * x * -0.5f);
     vf32 t = 1.0f / (vabs_f32(x) * 0.212132034f + 1.0f);
     vf32 q = t * -0.0652096671f + 0.24510257f;
     q = q * t + -0.261267981f;
@@ -327,13 +340,8 @@ SIMD_FN vf32 vnormal_f32(vf32 x, vf32 *pdf) {
     q = q * t + 0.0854513577f;
     q = q * t + 0.0845879061f;
     vf32 tail = q * t * e;
-    vf32 p = u * -7.66053818e-6f + 1.13502296e-4f;
-    p = p * u + -0.00118634399f;
-    p = p * u + 0.00997332848f;
-    p = p * u + -0.0664903606f;
-    p = p * u + 0.39894228f;
     *pdf = e * 0.398942280f;
-    return vsel_f32(u < 1.0f, x * p + 0.5f, vsel_f32(x < 0.0f, tail, 1.0f - tail));
+    return vsel_f32(x < 0.0f, tail, 1.0f - tail);
 }
 SIMD_FN vf64 vnormal_f64(vf64 x, vf64 *pdf) {
     vf64 c = x, d = x;
@@ -343,15 +351,6 @@ SIMD_FN vf64 vnormal_f64(vf64 x, vf64 *pdf) {
     }
     *pdf = d;
     return c;
-}
-SIMD_FN vf32 verf_f32(vf32 x) {
-    vf32 pdf;
-    return vnormal_f32(x * 1.41421356f, &pdf) * 2.0f - 1.0f;
-}
-SIMD_FN vf64 verf_f64(vf64 x) {
-    for (int i = 0; i < VF64_W; i++)
-        x[i] = erf(x[i]);
-    return x;
 }
 SIMD_FN vf32 vtanh_f32(vf32 x) {
     vf32 a = vabs_f32(x), u = x * x;
@@ -383,7 +382,6 @@ SIMD_FN vf64 vtanh_f64(vf64 x) {
 #define vhmax(a) SIMD_PICK(vhmax, a)(a)
 #define vexp(a) SIMD_PICK(vexp, a)(a)
 #define vlog(a) SIMD_PICK(vlog, a)(a)
-#define verf(a) SIMD_PICK(verf, a)(a)
 #define vtanh(a) SIMD_PICK(vtanh, a)(a)
 #define vnormal(a, pdf) SIMD_PICK(vnormal, a)(a, pdf)
 

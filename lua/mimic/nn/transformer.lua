@@ -1,5 +1,7 @@
 -- Transformer parts: patch embedding, attention, MLP, pre-norm block, stack of blocks.
--- Rule: residual additions wait until the next LayerNorm, which adds and normalises in one pass.
+-- Rules: residual additions wait until the next LayerNorm, which adds and normalises in one pass; what a
+-- module has made and used up it lets go (<close>, m.release), so that its bytes last as long as a gradient
+-- or a result needs them, not until Lua collects the handle.
 local m = require "mimic"
 
 --- Adds the classes to the nn table.
@@ -32,9 +34,10 @@ return function(nn)
     end
     --- images [B,C,H,W] -> tokens [B,Np,D]; with keep i32 [B,M] only those patches, in that order.
     function nn.PatchEmbed:forward(images, keep)
-        local patches = m.patchify(images, self.attrs)
-        if keep then patches = m.gather_rows(patches, keep) end
-        return self.proj(self:activation(patches))
+        local all <close> = m.patchify(images, self.attrs)
+        local kept <close> = keep and m.gather_rows(all, keep)
+        local patches <close> = self:activation(kept or all)
+        return self.proj(patches)
     end
 
     ---@class nn.Attention: nn.Module
@@ -50,7 +53,9 @@ return function(nn)
         self.heads = { heads = heads }
     end
     function nn.Attention:forward(x)
-        return self.proj(m.attention(self.qkv(x), self.heads))
+        local qkv <close> = self.qkv(x)
+        local mixed <close> = m.attention(qkv, self.heads)
+        return self.proj(mixed)
     end
 
     ---@class nn.Mlp: nn.Module
@@ -61,7 +66,8 @@ return function(nn)
         self:child("fc2", nn.Linear(hidden, dim, { init = scheme }))
     end
     function nn.Mlp:forward(x)
-        return self.fc2(self.fc1(x))
+        local hidden <close> = self.fc1(x)
+        return self.fc2(hidden)
     end
 
     ---@class nn.Block: nn.Module
@@ -76,18 +82,26 @@ return function(nn)
         self:child("mlp", nn.Mlp(c.dim, math.floor(c.dim * (c.mlp_ratio or 4)), scheme, c.gelu))
         self.drop_path = c.drop_path or 0
     end
-    -- Stochastic depth of a residual branch, per sample.
+    -- Stochastic depth of a residual branch, per sample. Takes the branch over.
     function nn.Block:drop(branch)
         if not self.training or self.drop_path == 0 then return branch end
-        return m.drop_path(branch, { p = self.drop_path })
+        local whole <close> = branch
+        return m.drop_path(whole, { p = self.drop_path })
+    end
+    -- x + branch and the norm of it; without a branch no sum is made.
+    local function add_norm(norm, x, branch)
+        if branch then return norm(x, branch) end
+        return nil, norm(x)
     end
     --- Takes the residual stream and the branch not yet added to it (nil at the start); returns the
     --- same pair after this block.
     function nn.Block:forward(x, branch)
-        local y
-        if branch then x, y = self.norm1(x, branch) else y = self.norm1(x) end
-        x, y = self.norm2(x, self:drop(self.attn(y)))
-        return x, self:drop(self.mlp(y))
+        local sum <close>, y = add_norm(self.norm1, x, branch)
+        local normed <close> = y
+        local mixed <close> = self:drop(self.attn(normed))
+        local out, z = self.norm2(sum or x, mixed)
+        local normed_out <close> = z
+        return out, self:drop(self.mlp(normed_out))
     end
 
     --- Blocks "0".."depth-1"; drop path grows linearly from 0 to c.drop_path.
@@ -113,7 +127,11 @@ return function(nn)
     --- Returns residual stream and pending branch: x + branch is the stack's output.
     function nn.Blocks:forward(x)
         local branch
-        for i = 0, self.depth - 1 do x, branch = self:step(i, x, branch) end
+        for i = 0, self.depth - 1 do
+            local sum, new = self:step(i, x, branch)
+            if i > 0 then m.release(x, branch) end -- x of block 0 is the caller's
+            x, branch = sum, new
+        end
         return x, branch
     end
 end
