@@ -11,8 +11,6 @@
 #include <stdio.h>
 #include <string.h>
 
-static const char *const names[] = {"auto", "off", "stream", "keep"};
-
 static double mib(size_t bytes) {
     return (double)bytes / (1 << 20);
 }
@@ -94,16 +92,6 @@ mimic_status mimic_device_views_open(mimic_loader *l) {
         return mimic_fail(l->ctx, MIMIC_EINVAL, "loader: device = %d", (int)l->cfg.device);
     if (!mimic_device_augments(l->device) || l->cfg.device == MIMIC_DATA_OFF)
         return MIMIC_OK;
-    const char *missing = mimic_plan_missing(t) ? mimic_plan_missing(t) : mimic_plan_missing(t2);
-    if (missing && l->cfg.device != MIMIC_DATA_AUTO)
-        return mimic_fail(l->ctx, MIMIC_EUNSUPPORTED,
-                          "loader: device = %s: there is no %s on the device (auto makes such "
-                          "pictures on the host)",
-                          names[l->cfg.device], missing);
-    if (missing) {
-        snprintf(d->why, sizeof d->why, "there is no %s on the device", missing);
-        return MIMIC_OK;
-    }
     d->on = true;
     d->channels = 3;
     mimic_status s = l->cfg.device == MIMIC_DATA_STREAM ? MIMIC_OK : keep(l);
@@ -130,7 +118,7 @@ void mimic_loader_about(const mimic_loader *l, char *buf, size_t size) {
     const mimic_device_views *d = &l->dev;
     const char *colon = d->why[0] ? ": " : "";
     if (!d->on)
-        snprintf(buf, size, "host%s%s", colon, d->why);
+        snprintf(buf, size, "host");
     else if (d->kept)
         snprintf(buf, size, "device, %.1f MiB of pictures kept there", mib(mimic_loader_kept(l)));
     else
@@ -203,7 +191,7 @@ mimic_status mimic_device_views_plan(const mimic_worker *w, mimic_slot *slot, in
     if (s != MIMIC_OK)
         return s;
     memcpy(&view->plan, &plan, d->stride - offsetof(mimic_view, plan));
-    mimic_plan_scales(t, mean, std);
+    mimic_plan_scales(t, mean, std, view->fill);
     for (int c = 0; c < 3; c++) {
         view->mean[c] = (float)mean[c];
         view->std[c] = (float)std[c];
@@ -246,7 +234,11 @@ static mimic_status keep_pictures(mimic_loader *l, const mimic_slot *slot, const
 mimic_status mimic_device_views_make(mimic_loader *l, const mimic_slot *slot, mimic_tensor **out) {
     const mimic_device_views *d = &l->dev;
     int n = slot->n * l->cfg.views, size = l->cfg.transform.size;
-    mimic_augment_job job = {.n = n, .size = size, .stride = d->stride};
+    mimic_augment_job job = {.n = n,
+                             .size = size,
+                             .stride = d->stride,
+                             .all = l->cfg.transform.randaugment_n > 0 ||
+                                    l->cfg.second.randaugment_n > 0};
     bool sent = false;
     for (int i = 0; i < slot->n; i++)
         for (int v = 0; v < l->cfg.views; v++) {

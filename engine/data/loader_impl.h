@@ -37,7 +37,7 @@ typedef struct mimic_device_views {
     size_t record;               /* their bytes */
     mimic_tensor *kept;          /* u8 [size, record] on the device, or NULL */
     _Atomic uint8_t *there;      /* [size] it is in its place */
-    char why[160];               /* not on, or nothing kept: the reason, "" without one */
+    char why[160];               /* nothing is kept: the reason, "" without one */
 } mimic_device_views;
 
 typedef struct mimic_worker {

@@ -1,5 +1,6 @@
 /* The augmentation operators by name and argument (method.md 6.4, 6.5).
  * Arguments are checked here, so the operators themselves cannot fail but for memory. */
+#include "image/affine_math.h"
 #include "image/image_impl.h"
 
 #include <math.h>
@@ -40,29 +41,21 @@ static double round15(double v) {
     return nearbyint(v * 1e15) / 1e15;
 }
 
-static void rotation(int width, int height, double degrees, double m[6]) {
+void mimic_rotation(double degrees, double turn[2]) {
     degrees = fmod(degrees, 360.0);
     if (degrees < 0)
         degrees += 360.0;
-    double t = -(degrees * (pi / 180.0)), cx = width / 2.0, cy = height / 2.0;
-    m[0] = m[4] = round15(cos(t));
-    m[1] = round15(sin(t));
-    m[3] = round15(-sin(t));
-    m[2] = m[0] * -cx + m[1] * -cy + 0.0 + cx;
-    m[5] = m[3] * -cx + m[4] * -cy + 0.0 + cy;
+    double t = -(degrees * (pi / 180.0));
+    turn[0] = round15(cos(t));
+    turn[1] = round15(sin(t));
 }
 
 static mimic_status warp(mimic_image *img, mimic_image *tmp, mimic_aug op, double a,
                          mimic_filter filter, const uint8_t fill[3], mimic_err *err) {
     static const uint8_t black[3];
-    double m[6] = {1, 0, 0, 0, 1, 0};
-    if (op == MIMIC_AUG_ROTATE)
-        rotation(img->width, img->height, a, m);
-    else
-        m[op == MIMIC_AUG_SHEAR_X       ? 1
-          : op == MIMIC_AUG_SHEAR_Y     ? 3
-          : op == MIMIC_AUG_TRANSLATE_X ? 2
-                                        : 5] = a;
+    double m[6], turn[2];
+    mimic_rotation(a, turn);
+    mimic_warp_matrix(op, a, turn, img->width, img->height, m);
     mimic_status s = mimic_image_affine(img, m, filter, fill ? fill : black, tmp, err);
     if (s == MIMIC_OK)
         mimic_image_swap(img, tmp);

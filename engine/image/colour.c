@@ -37,7 +37,7 @@ void mimic_image_brightness(mimic_image *img, float f) {
     blend_constant(img, 0, f);
 }
 
-/* The smoothed picture is (1 1 1, 1 5 1, 1 1 1) / 13, rounded; its border is the picture's own. */
+/* The border of the smoothed picture is the picture's own. */
 mimic_status mimic_image_sharpness(mimic_image *img, mimic_image *tmp, float f, mimic_err *err) {
     int w = img->width, h = img->height;
     if (w < 3 || h < 3)
@@ -53,7 +53,7 @@ mimic_status mimic_image_sharpness(mimic_image *img, mimic_image *tmp, float f, 
             const uint8_t *p = in + i;
             int sum = p[-row - 3] + p[-row] + p[-row + 3] + p[-3] + 5 * p[0] + p[3] + p[row - 3] +
                       p[row] + p[row + 3];
-            out[i] = mimic_blend((2 * sum + 13) / 26, p[0], f);
+            out[i] = mimic_blend(mimic_smooth(sum), p[0], f);
         }
     }
     return MIMIC_OK;

@@ -20,6 +20,8 @@ void mimic_image_swap(mimic_image *a, mimic_image *b);
 mimic_status mimic_image_orient(mimic_image *img, mimic_image *tmp, int orientation,
                                 mimic_err *err);
 
+/* Cosine and sine of Pillow's rotation. */
+void mimic_rotation(double degrees, double turn[2]);
 /* Affine warp of src into dst (of the same size): output pixel (x,y) samples
  * (m0 (x+.5) + m1 (y+.5) + m2, m3 (x+.5) + m4 (y+.5) + m5), `fill` outside; method.md 6.3. */
 mimic_status mimic_image_affine(const mimic_image *src, const double m[6], mimic_filter filter,

@@ -36,6 +36,50 @@ PIXEL_FN int mimic_mean_luma(int64_t sum, int64_t n) {
     return (int)((double)sum / (double)n + 0.5);
 }
 
+/* The smoothed pixel of sharpness from its neighbours' sum (1 1 1, 1 5 1, 1 1 1), over 13. */
+PIXEL_FN int mimic_smooth(int sum) {
+    return (2 * sum + 13) / 26;
+}
+
+PIXEL_FN uint8_t mimic_posterize(uint8_t v, int bits) {
+    return v & (uint8_t) ~((1 << (8 - bits)) - 1);
+}
+
+PIXEL_FN uint8_t mimic_solarize(uint8_t v, int threshold) {
+    return (uint8_t)(v < threshold ? v : 255 - v);
+}
+
+PIXEL_FN uint8_t mimic_solarize_add(uint8_t v, int amount, int threshold) {
+    return v < threshold ? mimic_clip8(v + amount) : v;
+}
+
+/* What autocontrast and equalize make of the values of a channel, by its histogram. */
+PIXEL_FN void mimic_autocontrast_table(const uint32_t h[256], uint8_t table[256]) {
+    int lo = 0, hi = 255;
+    while (lo < 255 && h[lo] == 0)
+        lo++;
+    while (hi > 0 && h[hi] == 0)
+        hi--;
+    double scale = hi > lo ? 255.0 / (hi - lo) : 1.0, offset = hi > lo ? -lo * scale : 0.0;
+    for (int i = 0; i < 256; i++)
+        table[i] = mimic_clip8((int)(i * scale + offset));
+}
+
+PIXEL_FN void mimic_equalize_table(const uint32_t h[256], uint8_t table[256]) {
+    int64_t sum = 0, last = 0;
+    for (int i = 0; i < 256; i++)
+        if (h[i]) {
+            last = h[i];
+            sum += last;
+        }
+    int64_t step = (sum - last) / 255, n = step / 2; /* one level only: step is 0 */
+    for (int i = 0; i < 256; i++) {
+        int64_t v = step ? n / step : i;
+        table[i] = v > 255 ? 255 : (uint8_t)v;
+        n += h[i];
+    }
+}
+
 PIXEL_FN float mimic_normalise(int v, float mean, float std) {
     return ((float)v / 255.0f - mean) / std;
 }

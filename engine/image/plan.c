@@ -4,13 +4,14 @@
 
 #include <string.h>
 
-void mimic_plan_scales(const mimic_transform *t, double mean[3], double std[3]) {
+void mimic_plan_scales(const mimic_transform *t, double mean[3], double std[3], uint8_t fill[3]) {
     static const double imagenet_mean[3] = {0.485, 0.456, 0.406};
     static const double imagenet_std[3] = {0.229, 0.224, 0.225};
     bool given = t->std[0] != 0;
     for (int c = 0; c < 3; c++) {
         mean[c] = (given ? t->mean : imagenet_mean)[c];
         std[c] = (given ? t->std : imagenet_std)[c];
+        fill[c] = (uint8_t)fmin(255, fmax(0, nearbyint(255 * mean[c])));
     }
 }
 
@@ -18,12 +19,11 @@ int mimic_plan_most_steps(const mimic_transform *t) {
     return (t->randaugment_n > 0 ? t->randaugment_n : 4) + 3;
 }
 
-const char *mimic_plan_missing(const mimic_transform *t) {
-    return t->randaugment_n > 0 ? "randaugment" : NULL;
-}
-
 static void add_step(mimic_plan *p, mimic_aug op, double a, double b) {
-    p->step[p->steps++] = (mimic_plan_step){(int32_t)op, 0, a, b};
+    mimic_plan_step *s = &p->step[p->steps++];
+    *s = (mimic_plan_step){.op = (int32_t)op, .a = a, .b = b};
+    if (op == MIMIC_AUG_ROTATE)
+        mimic_rotation(a, s->turn);
 }
 
 /* The box and what it becomes. */

@@ -13,6 +13,7 @@ typedef struct mimic_plan_step {
     int32_t op; /* mimic_aug */
     int32_t unused;
     double a, b;
+    double turn[2]; /* of a rotation, so that a device needs no sine */
 } mimic_plan_step;
 
 enum { MIMIC_PLAN_STEPS = 104 }; /* RandAugment's 100 or jitter's 4, then grey, blur, solarize */
@@ -33,13 +34,12 @@ mimic_status mimic_plan_draw(const mimic_transform *t, int width, int height, mi
                              mimic_plan *p, mimic_err *err);
 /* The most steps that a plan of the program has. */
 int mimic_plan_most_steps(const mimic_transform *t);
-/* Mean and deviation that the program normalises with. */
-void mimic_plan_scales(const mimic_transform *t, double mean[3], double std[3]);
+/* Mean and deviation that the program normalises with, and the colour outside of warped pictures.
+ */
+void mimic_plan_scales(const mimic_transform *t, double mean[3], double std[3], uint8_t fill[3]);
 /* The geometric part without the flip: size x size pixels into s->a. */
 mimic_status mimic_plan_place(const mimic_plan *p, int size, const mimic_image *src,
                               mimic_transform_scratch *s, mimic_err *err);
-/* The name of an operation of the program that devices do not have, or NULL. */
-const char *mimic_plan_missing(const mimic_transform *t);
 
 /* The whole picture lies in the batch's bytes; what plan_place makes of it lies there; the whole
  * picture lies in the kept bytes. */
@@ -51,6 +51,7 @@ typedef struct mimic_view {
     int32_t width, height, channels; /* 1: grey */
     int32_t source;                  /* enum mimic_view_source */
     float mean[3], std[3];
+    uint8_t fill[4];
     mimic_plan plan; /* last: cut off behind its steps */
 } mimic_view;
 
@@ -62,6 +63,7 @@ typedef struct mimic_augment_job {
     int n, size;
     size_t stride;
     int taps, rows; /* the most of any view: weights of an output, rows of the source in use */
+    bool all;       /* some view has a step of RandAugment's */
 } mimic_augment_job;
 
 #ifdef __cplusplus

@@ -93,12 +93,9 @@ mimic_status mimic_plan_place(const mimic_plan *p, int size, const mimic_image *
     return mimic_image_resize(src, left, top, size, size, size, size, filter, &s->a, err);
 }
 
-static mimic_status steps(const mimic_plan *p, const double mean[3], mimic_image *img,
+static mimic_status steps(const mimic_plan *p, const uint8_t fill[3], mimic_image *img,
                           mimic_image *tmp, mimic_err *err) {
     mimic_status st = MIMIC_OK;
-    uint8_t fill[3];
-    for (int c = 0; c < 3; c++)
-        fill[c] = (uint8_t)fmin(255, fmax(0, nearbyint(255 * mean[c])));
     for (int i = 0; i < p->steps && st == MIMIC_OK; i++)
         st = mimic_augment_run(img, tmp, (mimic_aug)p->step[i].op, p->step[i].a, p->step[i].b,
                                (mimic_filter)p->filter, fill, err);
@@ -119,10 +116,11 @@ static void erase(const mimic_plan *p, int size, float *out) {
 mimic_status mimic_transform_apply(const mimic_transform *t, const mimic_image *src, mimic_rng *rng,
                                    mimic_transform_scratch *s, float *out, mimic_err *err) {
     double mean[3], std[3];
+    uint8_t fill[3];
     mimic_plan plan;
     mimic_image *img = &s->a;
     mimic_status st = MIMIC_OK;
-    mimic_plan_scales(t, mean, std);
+    mimic_plan_scales(t, mean, std, fill);
     if (t->pre_resize && (src->width != t->pre_resize || src->height != t->pre_resize)) {
         st = mimic_image_resize(src, 0, 0, src->width, src->height, t->pre_resize, t->pre_resize,
                                 MIMIC_BILINEAR, &s->b, err);
@@ -135,7 +133,7 @@ mimic_status mimic_transform_apply(const mimic_transform *t, const mimic_image *
     if (st == MIMIC_OK && plan.flip)
         mimic_image_flip(img);
     if (st == MIMIC_OK)
-        st = steps(&plan, mean, img, &s->b, err);
+        st = steps(&plan, fill, img, &s->b, err);
     if (st != MIMIC_OK)
         return st;
     float lut[3][256];

@@ -1,7 +1,6 @@
 -- What the tasks share: opening data sets, the augmentation program, precision, optimiser, schedule.
 local m = require "mimic"
 local optim = require "mimic.optim"
-local progress = require "mimic.progress"
 local schedule = require "mimic.schedule"
 local train = require "mimic.train"
 local vit = require "mimic.vit"
@@ -96,24 +95,12 @@ local function transform(augment, size)
     return out
 end
 
--- A loader that says so when the GPU leaves the pictures to the CPU.
-local told = {}
-local function open_loader(dataset, settings)
-    local loader = m.data.loader(dataset, settings)
-    local why = loader.about:match("^host: (.*)")
-    if why and not told[why] then
-        told[why] = true
-        progress.complain("pictures are augmented on the CPU: %s", why)
-    end
-    return loader
-end
-
 --- Loader of training batches: `views` augmented views of each picture, first views first; c.second
 --- changes the augmentation of the views after the first. opts.ordered: every picture once, in order.
 function task.training_loader(data, dataset, c, seed, views, opts)
     local drawn = not (opts and opts.ordered)
     local second = c.second and transform(task.merge(c.augment, c.second), c.model.img)
-    return open_loader(dataset, {
+    return m.data.loader(dataset, {
         batch = c.batch, views = views, shuffle = drawn and not data.balanced,
         balanced = drawn and data.balanced, draw_labels = drawn, drop_last = drawn, second = second or nil,
         workers = data.workers, ahead = data.ahead, seed = seed, skip_damaged = data.skip_damaged,
@@ -125,7 +112,7 @@ end
 --- Loader of evaluation batches: all pictures in order, resized (or short side + centre crop), normalised.
 ---@param eval {batch: integer, resize_short: integer, filter: string}
 function task.evaluation_loader(data, dataset, c, eval)
-    return open_loader(dataset, {
+    return m.data.loader(dataset, {
         batch = math.min(eval.batch, math.max(#dataset, 1)), views = 1,
         workers = data.workers, ahead = data.ahead,
         cache = math.floor(data.cache * 2 ^ 20), device = data.device,

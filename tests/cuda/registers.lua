@@ -10,7 +10,7 @@ local budgets = { -- part of a kernel's name -> registers, for those that are wo
     norm_bwd_rows = 172, -- two rows and their sums of columns
     softmax_bwd_rows = 100, l2norm_bwd_rows = 100, mse_rows = 92, mse_bwd_rows = 92, -- two rows
     ce_rows = 84, ce_bwd_rows = 84,
-    augment_views = 80, -- three blocks of 256 on a multiprocessor
+    augment_viewsILb0 = 80, augment_viewsILb1 = 128, -- plain, with RandAugment: three, two blocks of 256
 }
 
 local function walk(dir, found)

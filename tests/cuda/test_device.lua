@@ -47,29 +47,15 @@ function TestDevice:test_gradients_and_files()
     os.remove(path)
 end
 
-function TestDevice:test_pictures_that_stay_with_the_cpu_are_named()
-    local task, progress = require "mimic.task", require "mimic.progress"
+function TestDevice:test_loaders_say_where_pictures_are_made()
     local dir = shell.folder()
     m.data.synth { dir = dir, seed = 1, faces_train = 8, size = 16 }
     m.device("cuda")
-    local data = task.merge(task.data_defaults, { train = { path = dir .. "/faces", split = "train" } })
-    local set = task.open(data, "train", true)
-    local c = { batch = 4, model = { img = 12 }, augment = task.merge(task.augment_defaults,
-        { randaugment = { n = 2, m = 9, std = 0.5 } }) }
-    local said, complain = {}, progress.complain
-    progress.complain = function(...) said[#said + 1] = string.format(...) end
-    local loader <close> = task.training_loader(data, set, c, 1, 1)
-    local again <close> = task.training_loader(data, set, c, 1, 1)
-    progress.complain = complain
-    lu.assertEquals(said, { "pictures are augmented on the CPU: there is no randaugment on the device" })
-    lu.assertEquals({ loader.about, loader.kept, again.kept },
-        { "host: there is no randaugment on the device", 0, 0 })
-    data.device = "keep"
-    lu.assertErrorMsgContains("there is no randaugment on the device", task.training_loader, data, set, c, 1, 1)
-    c.augment.randaugment.n = 0
-    local kept <close> = task.training_loader(data, set, c, 1, 1)
-    lu.assertEquals({ kept.about, kept.kept },
-        { "device, 0.0 MiB of pictures kept there", 8 * 16 * 16 * 3 })
+    local set = m.data.open { path = dir .. "/faces", split = "train" }
+    local kept <close> = m.data.loader(set, { batch = 4, device = "keep", transform = { size = 8 } })
+    lu.assertEquals({ kept.about, kept.kept }, { "device, 0.0 MiB of pictures kept there", 8 * 16 * 16 * 3 })
+    local off <close> = m.data.loader(set, { batch = 4, device = "off", transform = { size = 8 } })
+    lu.assertEquals({ off.about, off.kept }, { "host", 0 })
     lu.assertErrorMsgContains('(did you mean "keep"?)', m.data.loader, set,
         { batch = 4, device = "kep", transform = { size = 8 } })
     shell.remove(dir)

@@ -5,6 +5,7 @@
 #include "backend/cuda/kernel.h"
 #include "backend/cuda/runtime.h"
 #include "core/random_math.h"
+#include "image/affine_math.h"
 #include "image/pixel_math.h"
 #include "image/plan.h"
 
@@ -87,10 +88,34 @@ __device__ static int pass_across(const axis_table &x, const axis_table &y, int 
     return from;
 }
 
-/* One step that looks at one pixel alone; mean: of the luma, for contrast. */
-__device__ static void colour(uint8_t *p, const mimic_plan_step &s, int mean) {
-    int grey = s.op == MIMIC_AUG_CONTRAST ? mean : 0;
+/* What a step was told about the whole picture before it: the mean of the luma (contrast), a table
+ * of each channel's values [3,256] (autocontrast, equalize). */
+struct whole {
+    int mean;
+    const uint8_t *table;
+};
+
+/* One step that looks at one pixel alone. */
+__device__ static void colour(uint8_t *p, const mimic_plan_step &s, const whole &w) {
+    int grey = s.op == MIMIC_AUG_CONTRAST ? w.mean : 0;
     switch (s.op) {
+    case MIMIC_AUG_AUTOCONTRAST:
+    case MIMIC_AUG_EQUALIZE:
+        for (int c = 0; c < 3; c++)
+            p[c] = w.table[c * 256 + p[c]];
+        return;
+    case MIMIC_AUG_INVERT:
+        for (int c = 0; c < 3; c++)
+            p[c] = (uint8_t)(255 - p[c]);
+        return;
+    case MIMIC_AUG_POSTERIZE:
+        for (int c = 0; c < 3; c++)
+            p[c] = mimic_posterize(p[c], (int)s.a);
+        return;
+    case MIMIC_AUG_SOLARIZE_ADD:
+        for (int c = 0; c < 3; c++)
+            p[c] = mimic_solarize_add(p[c], (int)s.a, (int)ceil(s.b));
+        return;
     case MIMIC_AUG_COLOR:
         grey = mimic_luma(p);
         break;
@@ -102,20 +127,33 @@ __device__ static void colour(uint8_t *p, const mimic_plan_step &s, int mean) {
         return;
     case MIMIC_AUG_SOLARIZE:
         for (int c = 0; c < 3; c++)
-            p[c] = (uint8_t)(p[c] < (int)ceil(s.a) ? p[c] : 255 - p[c]);
+            p[c] = mimic_solarize(p[c], (int)ceil(s.a));
         return;
     }
     for (int c = 0; c < 3; c++)
         p[c] = mimic_blend(grey, p[c], (float)s.a);
 }
 
-/* Whether a step needs all pixels as they are before it. */
-__device__ static bool looks_around(const mimic_plan_step &s) {
-    return s.op == MIMIC_AUG_CONTRAST || s.op == MIMIC_AUG_BLUR;
-}
+/* What a step needs of the pixels as they are before it. */
+enum need { ONE, MEAN, TABLES, NEIGHBOURS };
 
-__device__ static int clamp(int v, int n) {
-    return v < 0 ? 0 : v < n ? v : n - 1;
+__device__ static need need_of(const mimic_plan_step &s) {
+    switch (s.op) {
+    case MIMIC_AUG_CONTRAST:
+        return MEAN;
+    case MIMIC_AUG_AUTOCONTRAST:
+    case MIMIC_AUG_EQUALIZE:
+        return TABLES;
+    case MIMIC_AUG_BLUR:
+    case MIMIC_AUG_SHARPNESS:
+    case MIMIC_AUG_ROTATE:
+    case MIMIC_AUG_SHEAR_X:
+    case MIMIC_AUG_SHEAR_Y:
+    case MIMIC_AUG_TRANSLATE_X:
+    case MIMIC_AUG_TRANSLATE_Y:
+        return NEIGHBOURS;
+    }
+    return ONE;
 }
 
 /* One pass of a box over from[size,size,3] along x or down y. */
@@ -127,7 +165,7 @@ __device__ static void box_pass(const mimic_box_filter &b, const uint8_t *from, 
         for (int c = 0; c < 3; c++) {
             uint32_t sum = 0, far = 0;
             for (int k = -b.radius - 1; k <= b.radius + 1; k++) {
-                int q = clamp(at + k, size);
+                int q = mimic_within(at + k, size);
                 uint32_t v = (uint32_t)(down ? src.at(x, q, c) : src.at(q, y, c));
                 if (k < -b.radius || k > b.radius)
                     far += v;
@@ -137,6 +175,30 @@ __device__ static void box_pass(const mimic_box_filter &b, const uint8_t *from, 
             to[i * 3 + c] = mimic_box_weigh(&b, sum, far);
         }
     }
+}
+
+/* from[size,size,3], of 3 pixels a side or more, blended with its smoothed self. */
+__device__ static void sharpen(float f, const uint8_t *from, uint8_t *to, int size) {
+    pixels src = {from, (size_t)size * 3, 3};
+    for (int i = (int)threadIdx.x; i < size * size; i += THREADS) {
+        int x = i % size, y = i / size;
+        bool edge = x == 0 || y == 0 || x == size - 1 || y == size - 1;
+        for (int c = 0; c < 3; c++) {
+            int v = src.at(x, y, c), sum = 4 * v;
+            for (int k = 0; k < 9 && !edge; k++)
+                sum += src.at(x + k % 3 - 1, y + k / 3 - 1, c);
+            to[i * 3 + c] = edge ? (uint8_t)v : mimic_blend(mimic_smooth(sum), v, f);
+        }
+    }
+}
+
+__device__ static void warp(const mimic_view *v, const mimic_plan_step &s, const uint8_t *from,
+                            uint8_t *to, int size) {
+    double m[6];
+    mimic_warp_matrix(s.op, s.a, s.turn, size, size, m);
+    for (int i = (int)threadIdx.x; i < size * size; i += THREADS)
+        mimic_warp_pixel(from, size, size, m, i % size, i / size, (mimic_filter)v->plan.filter,
+                         v->fill, to + i * 3);
 }
 
 /* Blurs the picture by way of other; all threads see the result. */
@@ -150,14 +212,24 @@ __device__ static void blur(double sigma, uint8_t *picture, uint8_t *other, int 
     }
 }
 
+/* The tables of a step from histograms[3,256]; all threads see them. */
+__device__ static void make_tables(int op, const unsigned *histograms, uint8_t *tables) {
+    __syncthreads();
+    if (threadIdx.x < 3 && op == MIMIC_AUG_EQUALIZE)
+        mimic_equalize_table(histograms + threadIdx.x * 256, tables + threadIdx.x * 256);
+    else if (threadIdx.x < 3)
+        mimic_autocontrast_table(histograms + threadIdx.x * 256, tables + threadIdx.x * 256);
+    __syncthreads();
+}
+
 /* The sum over the block, in all of its threads: integers, exact in f64. */
 __device__ static int64_t total(int64_t v) {
-    SHARED(double, all, 1);
+    SHARED(double, shared, 1);
     double sum = block_sum((double)v);
     if (threadIdx.x == 0)
-        all[0] = sum;
+        shared[0] = sum;
     __syncthreads();
-    sum = all[0];
+    sum = shared[0];
     __syncthreads();
     return (int64_t)sum;
 }
@@ -183,13 +255,17 @@ __device__ static void write_pixel(const mimic_view *v, const uint8_t *p, int i,
 }
 
 /* batch: n views of `stride` bytes, then pictures. Block b makes view first + b. Steps that look at
- * one pixel alone are done on the way from one pass to the next. */
+ * one pixel alone are done on the way from one pass to the next. ALL: RandAugment's steps too,
+ * which take more registers and shared memory. */
+template <bool ALL>
 __global__ void augment_views(const uint8_t *batch, const uint8_t *kept, size_t stride, int first,
                               float *out, uint8_t *scratch, layout g) {
+    SHARED(unsigned, histograms, ALL ? 3 * 256 : 1);
+    SHARED(uint8_t, tables, ALL ? 3 * 256 : 1);
     const mimic_view *v = (const mimic_view *)(batch + (first + (int)blockIdx.x) * stride);
     const mimic_plan &p = v->plan;
     const int size = g.size, n = size * size;
-    uint8_t *mine = scratch + blockIdx.x * g.bytes, *between = mine + g.between,
+    uint8_t *mine = scratch + blockIdx.x * g.bytes, *other = mine + g.between,
             *picture = mine + g.picture;
     out += (int64_t)(first + (int)blockIdx.x) * 3 * n;
     pixels src = {(v->source == MIMIC_VIEW_KEPT ? kept : batch) + v->at,
@@ -200,13 +276,20 @@ __global__ void augment_views(const uint8_t *batch, const uint8_t *kept, size_t 
     fill_axis(x, p.w, p.out_w, p.filter, size);
     fill_axis(y, p.h, p.out_h, p.filter, size);
     __syncthreads();
-    int from = pass_across(x, y, size, between, &src);
+    int from = pass_across(x, y, size, other, &src);
     __syncthreads();
-    bool fresh = true, known = false; /* known: `mean` is that of the contrast at `at` */
-    for (int at = 0, mean = 0;;) {
+    whole w = {0, tables};
+    bool fresh = true, known = false; /* known: what the step at `at` needs to know is in w */
+    for (int at = 0;;) {
         int end = at + known;
-        while (end < p.steps && !looks_around(p.step[end]))
+        while (end < p.steps && need_of(p.step[end]) == ONE)
             end++;
+        need wanted = end < p.steps ? need_of(p.step[end]) : ONE;
+        if (ALL && wanted == TABLES) {
+            for (int i = (int)threadIdx.x; i < 3 * 256; i += THREADS)
+                histograms[i] = 0;
+            __syncthreads();
+        }
         int64_t luma = 0;
         for (int i = (int)threadIdx.x; i < n; i += THREADS) {
             uint8_t c[3];
@@ -215,24 +298,41 @@ __global__ void augment_views(const uint8_t *batch, const uint8_t *kept, size_t 
                                          from, true, k)
                              : picture[i * 3 + k];
             for (int k = at; k < end; k++)
-                colour(c, p.step[k], mean);
+                colour(c, p.step[k], w);
             if (end == p.steps) {
                 write_pixel(v, c, i, size, out);
                 continue;
             }
-            for (int k = 0; k < 3; k++)
-                picture[i * 3 + k] = c[k];
             luma += mimic_luma(c);
+            for (int k = 0; k < 3; k++) {
+                picture[i * 3 + k] = c[k];
+                if (ALL && wanted == TABLES)
+                    atomicInc(histograms + k * 256 + c[k], 0xffffffffu);
+            }
         }
         if (end == p.steps)
             return;
+        const mimic_plan_step &step = p.step[end];
         fresh = false;
-        known = p.step[end].op == MIMIC_AUG_CONTRAST;
-        if (known)
-            mean = mimic_mean_luma(total(luma), n);
-        else
-            blur(p.step[end].a, picture, between, size);
+        known = wanted != NEIGHBOURS;
         at = end + !known;
+        if (wanted == MEAN) {
+            w.mean = mimic_mean_luma(total(luma), n);
+        } else if (step.op == MIMIC_AUG_BLUR) {
+            blur(step.a, picture, other, size);
+        } else if (ALL && wanted == TABLES) {
+            make_tables(step.op, histograms, tables);
+        } else if (ALL && !(step.op == MIMIC_AUG_SHARPNESS && size < 3)) {
+            __syncthreads();
+            if (step.op == MIMIC_AUG_SHARPNESS)
+                sharpen((float)step.a, picture, other, size);
+            else
+                warp(v, step, picture, other, size);
+            uint8_t *swap = picture;
+            picture = other;
+            other = swap;
+            __syncthreads();
+        }
     }
 }
 
@@ -258,9 +358,9 @@ mimic_status mimic_cuda_augment(mimic_ctx *ctx, const mimic_augment_job *job) {
     if (st)
         return st;
     for (int first = 0; first < job->n; first += group)
-        LAUNCH(augment_views, (unsigned)(job->n - first < group ? job->n - first : group), THREADS,
-               0, s->stream, job->batch, job->kept, job->stride, first, job->out,
-               (uint8_t *)scratch, g);
+        LAUNCH((job->all ? augment_views<true> : augment_views<false>),
+               (unsigned)(job->n - first < group ? job->n - first : group), THREADS, 0, s->stream,
+               job->batch, job->kept, job->stride, first, job->out, (uint8_t *)scratch, g);
     s->host->put(d, scratch, g.bytes * (size_t)group);
     st = cuda_check(ctx, cudaGetLastError(), "augment");
     return !st && s->sync ? mimic_cuda_sync(ctx) : st;

@@ -75,8 +75,7 @@ typedef struct mimic_loader mimic_loader;
  * host draws: what a batch holds depends neither on this nor on the memory there is. */
 typedef enum mimic_data_device {
     /* On the device, and the set's 8-bit pictures are kept there from their first use on, when all
-     * have one size and need no more than a quarter of the memory that is free. A program with an
-     * operation that the device does not have (RandAugment) runs on the host. */
+     * have one size and need no more than a quarter of the memory that is free. */
     MIMIC_DATA_AUTO,
     MIMIC_DATA_OFF,    /* on the host; floats are sent */
     MIMIC_DATA_STREAM, /* on the device, from 8-bit pictures sent with each batch */
@@ -124,8 +123,8 @@ mimic_status mimic_loader_start(mimic_loader *l, int64_t epoch, int64_t position
 /* Next batch, or out->n = 0 at the end of the epoch. Tensors belong to the current scope; the
  * caller releases them. A failed batch is passed over: the next call goes on behind it. */
 mimic_status mimic_loader_next(mimic_loader *l, mimic_batch *out);
-/* Where views are made and why there: "device, 65.9 MiB of pictures kept there", "host: there is no
- * randaugment on the device". */
+/* Where views are made: "host", "device, 65.9 MiB of pictures kept there", "device, pictures sent
+ * with each batch: ..." and why. */
 void mimic_loader_about(const mimic_loader *l, char *buf, size_t size);
 size_t mimic_loader_kept(const mimic_loader *l);     /* bytes of pictures kept on the device */
 int64_t mimic_loader_damaged(const mimic_loader *l); /* pictures skipped so far */

@@ -213,6 +213,11 @@ template <class T> T atomicMin(T *p, T v) {
 template <class T> T atomicMin_system(T *p, T v) {
     return atomicMin(p, v);
 }
+inline unsigned atomicInc(unsigned *p, unsigned most) {
+    unsigned old = *p;
+    *p = old >= most ? 0 : old + 1;
+    return old;
+}
 inline int atomicCAS(int *p, int expected, int v) {
     int old = *p;
     if (old == expected)
