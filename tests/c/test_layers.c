@@ -24,7 +24,7 @@ static const struct rule {
     {"engine/autograd", {"core/", "tensor/", "ops/", "autograd/"}},
     {"engine/backend",
      {"core/", "tensor/", "ops/", "autograd/optim_impl.h", "backend/", "image/pixel_math.h",
-      "image/plan.h"}},
+      "image/affine_math.h", "image/plan.h"}},
     {"engine/image", {"core/", "image/"}},
     {"engine/data", {"core/", "tensor/", "image/", "data/"}},
     {"engine/analysis", {"core/", "tensor/", "analysis/"}},
