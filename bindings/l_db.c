@@ -2,6 +2,8 @@
  * the engine. */
 #include "l_mimic.h"
 
+volatile sig_atomic_t mimicl_stop_reading;
+
 #include <stdlib.h>
 #include <string.h>
 
@@ -30,6 +32,8 @@ static int db_open(lua_State *L) {
     }
     db_box *box = mimicl_new(L, MIMICL_DB, sizeof *box, 0);
     mimicl_ok(L, b, mimic_db_open(b->ctx, path, write, &box->db));
+    if (!write) /* what is being written comes to its end */
+        mimic_db_stop_when(box->db, &mimicl_stop_reading);
     return 1;
 }
 
@@ -149,6 +153,7 @@ typedef struct query {
     int rows; /* index of the list that takes them */
     int64_t n;
     bool first_only; /* stop after one row */
+    bool by_place;   /* rows are lists: columns of one name stay apart */
     bool failed;     /* a Lua error value is on top */
     int columns;     /* the row now given */
     const char *const *names;
@@ -166,10 +171,13 @@ static int add_row(lua_State *L) {
         }
         lua_rawseti(L, 1, 0);
     }
-    lua_createtable(L, 0, q->columns);
+    lua_createtable(L, q->by_place ? q->columns : 0, q->by_place ? 0 : q->columns);
     for (int i = 0; i < q->columns; i++) {
         push_value(L, &q->values[i]);
-        lua_setfield(L, -2, q->names[i]);
+        if (q->by_place)
+            lua_rawseti(L, -2, i + 1);
+        else
+            lua_setfield(L, -2, q->names[i]);
     }
     lua_rawseti(L, 1, ++q->n);
     return 0;
@@ -187,9 +195,11 @@ static bool take_row(void *user, int columns, const char *const *names, const mi
     return !q->failed && !q->first_only;
 }
 
-/* Runs (db, sql, values...); leaves a list of rows on top when `rows`. Returns the number of rows.
- */
-static int64_t run(lua_State *L, mimicl *b, bool rows, bool first_only) {
+/* What becomes of the rows of a statement. */
+enum take { NO_ROWS, ALL_ROWS, FIRST_ROW, LISTS };
+
+/* Runs (db, sql, values...); leaves the list of the rows taken on top. Returns their number. */
+static int64_t run(lua_State *L, mimicl *b, enum take take) {
     mimic_db *db = self(L);
     const char *sql = luaL_checkstring(L, 2);
     int n = lua_gettop(L) - 2;
@@ -198,8 +208,9 @@ static int64_t run(lua_State *L, mimicl *b, bool rows, bool first_only) {
         values[i] = bind_value(L, i + 3);
     lua_newtable(L);
     luaL_checkstack(L, 20, "db");
-    query q = {.L = L, .rows = lua_gettop(L), .first_only = first_only};
-    mimic_status status = mimic_db_exec(db, sql, values, n, rows ? take_row : NULL, &q);
+    query q = {
+        .L = L, .rows = lua_gettop(L), .first_only = take == FIRST_ROW, .by_place = take == LISTS};
+    mimic_status status = mimic_db_exec(db, sql, values, n, take == NO_ROWS ? NULL : take_row, &q);
     if (q.failed)
         lua_error(L);
     mimicl_ok(L, b, status);
@@ -207,14 +218,13 @@ static int64_t run(lua_State *L, mimicl *b, bool rows, bool first_only) {
 }
 
 static int db_exec(lua_State *L) {
-    run(L, mimicl_self(L), false, false);
+    run(L, mimicl_self(L), NO_ROWS);
     lua_pushinteger(L, mimic_db_changes(self(L)));
     return 1;
 }
 
-/* db:rows(sql, ...) -> list of {column = value}, list of column names ({} without rows) */
-static int db_rows(lua_State *L) {
-    run(L, mimicl_self(L), true, false);
+static int rows_and_names(lua_State *L, enum take take) {
+    run(L, mimicl_self(L), take);
     if (lua_rawgeti(L, -1, 0) == LUA_TNIL) {
         lua_pop(L, 1);
         lua_newtable(L);
@@ -224,8 +234,18 @@ static int db_rows(lua_State *L) {
     return 2;
 }
 
+/* db:rows(sql, ...) -> list of {column = value}, list of column names ({} without rows) */
+static int db_rows(lua_State *L) {
+    return rows_and_names(L, ALL_ROWS);
+}
+
+/* db:lists(sql, ...) -> the same with rows as lists of values (nil for NULL) in order of columns */
+static int db_lists(lua_State *L) {
+    return rows_and_names(L, LISTS);
+}
+
 static int db_first(lua_State *L) {
-    if (run(L, mimicl_self(L), true, true) == 0)
+    if (run(L, mimicl_self(L), FIRST_ROW) == 0)
         return 0;
     lua_rawgeti(L, -1, 1);
     return 1;
@@ -241,7 +261,7 @@ static int each_next(lua_State *L) {
 
 /* db:each(sql, ...) -> iterator. The rows are read at once: the loop may write to the database. */
 static int db_each(lua_State *L) {
-    run(L, mimicl_self(L), true, false);
+    run(L, mimicl_self(L), ALL_ROWS);
     lua_pushinteger(L, 0);
     lua_pushcclosure(L, each_next, 2);
     return 1;
@@ -408,16 +428,14 @@ static int db_index(lua_State *L) {
 }
 
 void mimicl_open_db(lua_State *L, int b) {
-    static const luaL_Reg methods[] = {{"exec", db_exec},         {"rows", db_rows},
-                                       {"each", db_each},         {"first", db_first},
-                                       {"begin", db_begin},       {"commit", db_commit},
-                                       {"rollback", db_rollback}, {"tx", db_tx},
-                                       {"log", db_log},           {"flush", db_flush},
-                                       {"rewind", db_rewind},     {"copy", db_copy},
-                                       {"hold", db_hold},         {"held", db_held},
-                                       {"let_go", db_let_go},     {"put_blob", db_put_blob},
-                                       {"get_blob", db_get_blob}, {"last_id", db_last_id},
-                                       {"close", db_close},       {NULL, NULL}};
+    static const luaL_Reg methods[] = {
+        {"exec", db_exec},       {"rows", db_rows},         {"lists", db_lists},
+        {"each", db_each},       {"first", db_first},       {"begin", db_begin},
+        {"commit", db_commit},   {"rollback", db_rollback}, {"tx", db_tx},
+        {"log", db_log},         {"flush", db_flush},       {"rewind", db_rewind},
+        {"copy", db_copy},       {"hold", db_hold},         {"held", db_held},
+        {"let_go", db_let_go},   {"put_blob", db_put_blob}, {"get_blob", db_get_blob},
+        {"last_id", db_last_id}, {"close", db_close},       {NULL, NULL}};
     static const luaL_Reg meta[] = {
         {"__index", db_index}, {"__gc", db_gc}, {"__close", db_gc}, {NULL, NULL}};
     static const luaL_Reg none[] = {{NULL, NULL}};

@@ -172,6 +172,8 @@ void mimicl_open_data(lua_State *L, int b);
 void mimicl_open_analysis(lua_State *L, int b);
 void mimicl_open_safetensors(lua_State *L, int b);
 void mimicl_open_db(lua_State *L, int b);
+/* Set by the program's signal handler: statements of databases that are open for reading end. */
+extern volatile sig_atomic_t mimicl_stop_reading;
 void mimicl_open_sys(lua_State *L, int b);
 void mimicl_open_process(lua_State *L, int b); /* after sys: adds to its table */
 

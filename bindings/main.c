@@ -25,6 +25,7 @@ static void stop(lua_State *L, lua_Debug *ar) {
 static void on_signal(int signal_number) {
     interrupts++;
     if (interrupts > 1 || !polled) {
+        mimicl_stop_reading = 1;
         signal(signal_number, SIG_DFL);
         if (running)
             lua_sethook(running, stop, LUA_MASKCALL | LUA_MASKRET | LUA_MASKLINE | LUA_MASKCOUNT,

@@ -205,6 +205,15 @@ static mimic_status run_statement(mimic_db *db, const char *sql, sqlite3_stmt *s
     return st;
 }
 
+/* SQLite calls this every 10,000 steps of its machine: a result other than 0 ends the statement. */
+static int asked_to_stop(void *asked) {
+    return *(const volatile sig_atomic_t *)asked;
+}
+
+void mimic_db_stop_when(mimic_db *db, const volatile sig_atomic_t *asked) {
+    sqlite3_progress_handler(db->sql, 10000, asked_to_stop, (void *)(uintptr_t)asked);
+}
+
 mimic_status mimic_db_exec(mimic_db *db, const char *sql, const mimic_value *bind, int n_bind,
                            mimic_row_fn row, void *user) {
     bool own_tx = false;

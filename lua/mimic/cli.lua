@@ -57,6 +57,7 @@ function cli.guard(code, f, ...)
     local out = table.pack(pcall(f, ...))
     if out[1] then return table.unpack(out, 2, out.n) end
     if getmetatable(out[2]) == Exit then error(out[2], 0) end
+    if m.interrupted() > 0 then cli.fail(cli.STOPPED, "stopped") end
     cli.fail(code, "%s", cli.message(out[2]))
 end
 
@@ -134,7 +135,8 @@ local function check_option(word, value)
     end
 end
 
--- Words before the command are global options: they are moved behind it, where the parser knows them.
+-- Words before the command are global options: they are moved right behind it, where the parser knows them,
+-- and before a `--`.
 local function split(words)
     local i, front = 1, {}
     while i <= #words and words[i]:sub(1, 1) == "-" do
@@ -146,9 +148,7 @@ local function split(words)
         end
         i = i + 1
     end
-    local rest = { table.unpack(words, i + 1) }
-    for _, w in ipairs(front) do table.insert(rest, 1 + #rest, w) end
-    return words[i], rest
+    return words[i], table.move(words, i + 1, #words, #front + 1, front)
 end
 
 local function dispatch(words)

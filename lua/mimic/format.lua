@@ -65,15 +65,15 @@ local function pad(s, w, right)
 end
 
 -- Cells, widths, and which columns hold only numbers (those are set flush right).
-local function layout(rows, columns)
+local function layout(rows, columns, keys)
     local cells, widths, numeric = {}, {}, {}
     for j, name in ipairs(columns) do
         widths[j], numeric[j] = width(cut(text(name))), #rows > 0
     end
     for i, row in ipairs(rows) do
         cells[i] = {}
-        for j, name in ipairs(columns) do
-            local v = row[name]
+        for j in ipairs(columns) do
+            local v = row[keys[j]]
             cells[i][j] = cut(text(v))
             widths[j] = math.max(widths[j], width(cells[i][j]))
             if v ~= nil and type(v) ~= "number" then numeric[j] = false end
@@ -88,8 +88,8 @@ local function titles(columns)
     return out
 end
 
-local function plain(rows, columns)
-    local cells, widths, numeric = layout(rows, columns)
+local function plain(rows, columns, keys)
+    local cells, widths, numeric = layout(rows, columns, keys)
     local out = {}
     local function line(values)
         local parts = {}
@@ -101,8 +101,8 @@ local function plain(rows, columns)
     return table.concat(out, "\n")
 end
 
-local function box(rows, columns)
-    local cells, widths, numeric = layout(rows, columns)
+local function box(rows, columns, keys)
+    local cells, widths, numeric = layout(rows, columns, keys)
     local function rule(left, middle, right)
         local parts = {}
         for j, w in ipairs(widths) do parts[j] = ("─"):rep(w + 2) end
@@ -126,8 +126,8 @@ function tables.markdown_escape(s)
     return (s:gsub("[\\|`*_%[%]]", "\\%0"):gsub("[<>&]", { ["<"] = "&lt;", [">"] = "&gt;", ["&"] = "&amp;" }))
 end
 
-local function markdown(rows, columns)
-    local cells, _, numeric = layout(rows, columns)
+local function markdown(rows, columns, keys)
+    local cells, _, numeric = layout(rows, columns, keys)
     local out, rule = {}, {}
     for j in ipairs(columns) do rule[j] = numeric[j] and "---:" or "---" end
     local function line(values)
@@ -141,7 +141,7 @@ local function markdown(rows, columns)
     return table.concat(out, "\n")
 end
 
-local function csv(rows, columns)
+local function csv(rows, columns, keys)
     local out = {}
     local function line(values)
         local parts = {}
@@ -154,18 +154,34 @@ local function csv(rows, columns)
     line(columns)
     for _, row in ipairs(rows) do
         local values = {}
-        for j, name in ipairs(columns) do values[j] = exact(row[name]) end
+        for j in ipairs(columns) do values[j] = exact(row[keys[j]]) end
         line(values)
     end
     return table.concat(out, "\n")
 end
 
-local function json(rows, columns)
-    local out = {}
+-- Names for the fields of an object: the second "n" is "n_2".
+local function unique(columns)
+    local out, given, taken = {}, {}, {}
+    for _, name in ipairs(columns) do given[name] = true end
+    for j, name in ipairs(columns) do
+        local own, k = name, 1
+        while taken[own] or own ~= name and given[own] do
+            k = k + 1
+            own = name .. "_" .. k
+        end
+        taken[own] = true
+        out[j] = own
+    end
+    return out
+end
+
+local function json(rows, columns, keys)
+    local out, names = {}, unique(columns)
     for i, row in ipairs(rows) do
         local parts = {}
-        for j, name in ipairs(columns) do
-            local v = row[name]
+        for j, name in ipairs(names) do
+            local v = row[keys[j]]
             if type(v) == "string" and not utf8.len(v) then v = text(v) end -- BLOBs as hex
             parts[j] = config.json(name) .. ":" .. config.json(v)
         end
@@ -177,11 +193,17 @@ end
 local forms = { plain = plain, box = box, csv = csv, json = json, md = markdown }
 
 ---@param form string plain, box, csv, json or md
----@param rows table[] by column name
+---@param rows table[] by column name, or lists by its place with `by_place`
 ---@param columns string[]
+---@param by_place boolean|nil
 ---@return string
-function tables.format(form, rows, columns)
-    return forms[form](rows, columns)
+function tables.format(form, rows, columns, by_place)
+    local keys = columns
+    if by_place then
+        keys = {}
+        for j in ipairs(columns) do keys[j] = j end
+    end
+    return forms[form](rows, columns, keys)
 end
 
 ---Adds --box --csv --json --md to a parser.

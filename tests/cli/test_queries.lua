@@ -72,6 +72,23 @@ function TestQueries.test_ls_knows_parameters_results_series_and_tags()
     refused([[ls --where "tau < 1"]], "mscl.tau or supcon.tau")
 end
 
+function TestQueries.test_columns_of_one_name_stay_apart()
+    fill { configurations = 1, seeds = 1 }
+    local sql = [["SELECT 1 AS a, 2 AS a, NULL AS b, 4 AS a_2"]]
+    lu.assertEquals(ok("query --csv " .. sql), "a,a,b,a_2\n1,2,,4\n")
+    lu.assertEquals(json("query --json " .. sql)[1], { a = 1, a_3 = 2, b = cjson.null, a_2 = 4 })
+    lu.assertStrMatches(ok("query " .. sql), "a  a  b  a_2\n1  2%s+4\n")
+    lu.assertEquals(json "query --json 'SELECT 1 AS a WHERE 0'", {})
+    refused("query ''", "SQL is empty")
+end
+
+function TestQueries.test_ctrl_c_ends_a_long_query()
+    fill { configurations = 1, seeds = 1 }
+    local endless = [[query "WITH RECURSIVE c(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM c) SELECT max(x) FROM c"]]
+    local code, _, err = run(endless, "timeout --preserve-status -k 5 -s INT 1")
+    lu.assertEquals({ code, err }, { 130, "mimic: stopped\n" })
+end
+
 function TestQueries.test_table_forms()
     fill {}
     lu.assertStrMatches(ok "table", ".*table2%s+paper%s+12.*")
@@ -143,8 +160,11 @@ function TestQueries.test_remove_undelete_collect()
     local folder = dir .. "/results/runs/" .. ("%012x"):format(1)
     os.execute("mkdir -p '" .. folder .. "'")
     shell.write(folder .. "/step-5.safetensors", "weights")
-    os.execute(("mkdir '%s/results/runs/notes'"):format(dir))
-    shell.write(dir .. "/results/runs/notes/mine.txt", "mine")
+    local others = { "notes/mine.txt", "aaaaaaaaaaaa/step-5.safetensors" } -- of nobody, of another results file
+    for _, path in ipairs(others) do
+        assert(lfs.mkdir(dir .. "/results/runs/" .. path:match "^[^/]+"))
+        shell.write(dir .. "/results/runs/" .. path, "mine")
+    end
     write(function(db)
         db:exec "UPDATE run SET parent = 1 WHERE id = 2"
         db:exec [[INSERT INTO checkpoint VALUES(1, 5, 'runs/000000000001/step-5.safetensors', zeroblob(32), 7, NULL,
@@ -170,7 +190,7 @@ function TestQueries.test_remove_undelete_collect()
     ok "gc"
     lu.assertEquals(#ids "--deleted", 0)
     lu.assertNil(lfs.attributes(folder))
-    lu.assertNotNil(lfs.attributes(dir .. "/results/runs/notes/mine.txt")) -- no run's: none of ours
+    for _, path in ipairs(others) do lu.assertEquals(shell.read(dir .. "/results/runs/" .. path), "mine") end
     lu.assertEquals(json [[query --json "SELECT count(*) AS n FROM metric"]][1].n, before // 2)
     refused("undelete 1", "no removed run")
     lu.assertStrContains(ok "doctor --deep", "all is well")

@@ -169,6 +169,20 @@ function TestSweepCommands.test_failures_stop_and_are_retried()
     lu.assertEquals(states "plain", { done = 8 })
 end
 
+-- Options before the command hold, also where words behind -- go to sbatch.
+function TestSweepCommands.test_global_options_before_a_slurm_sweep()
+    assert(require "lfs".mkdir(dir .. "/bin"))
+    shell.write(dir .. "/bin/sbatch", "#!/bin/sh\necho \"$@\" >../words.txt\necho 7\n")
+    os.execute(("chmod +x '%s/bin/sbatch'"):format(dir))
+    local code, out, err = shell.run(dir, "-C bin --db ../other/o.db sweep ../plain.lua -m toy.x=0,1 --slurm -- -p gpu",
+        "PATH='" .. dir .. "/bin':$PATH")
+    lu.assertEquals(code, 0, err)
+    lu.assertStrContains(out, "job 7 with 2 trials")
+    lu.assertStrContains(shell.read(dir .. "/words.txt"), "--array=0-1 -p gpu /")
+    lu.assertStrContains(ok "--db other/o.db sweep ls", "plain")
+    lu.assertEquals((run "ls"), 3) -- nothing at the usual place
+end
+
 -- Waits until a worker has the given trial.
 local function begun(number)
     for _ = 1, 200 do

@@ -51,6 +51,9 @@ function TestConfig.test_canonical_json()
     for _, x in ipairs { 0.1, 1 / 3, 1e-300, 123456789.125, -5e22, 2 ^ 53 + 0.0 } do
         lu.assertEquals(tonumber(config.json(x)), x)
     end
+    for _, x in ipairs { 2 ^ 53 | 0, (1 << 53) + 1, math.maxinteger, math.mininteger } do -- whole, beyond a double's
+        lu.assertEquals(config.json(x), ("%d"):format(x))
+    end
 end
 
 local defaults = { epochs = 1, lr = 0.1, path = false, free = {}, sub = { size = 2, names = { "a" } } }

@@ -2,6 +2,8 @@
 #ifndef MIMIC_STORE_H
 #define MIMIC_STORE_H
 
+#include <signal.h>
+
 #include "tensor.h"
 
 #ifdef __cplusplus
@@ -86,6 +88,8 @@ typedef bool (*mimic_row_fn)(void *user, int columns, const char *const *names,
                              const mimic_value *values);
 mimic_status mimic_db_exec(mimic_db *db, const char *sql, const mimic_value *bind, int n_bind,
                            mimic_row_fn row, void *user);
+/* Statements end with MIMIC_EDB soon after *asked is not 0: a signal handler sets it. */
+void mimic_db_stop_when(mimic_db *db, const volatile sig_atomic_t *asked);
 int64_t mimic_db_changes(const mimic_db *db);
 int64_t mimic_db_last_id(const mimic_db *db);
 /* Immediate transaction under the file lock; `durable` syncs at commit (synchronous=FULL). A commit

@@ -34,8 +34,10 @@ function command.run(args)
     if not args.sql then cli.fail(cli.USAGE, "no SQL given; `mimic query --help` has examples") end
     local store = cli.results(args)
     local sql = args.sql == "-" and io.read("a") or args.sql
-    local rows, columns = cli.guard(cli.USAGE, function() return store.db:rows(sql) end)
-    if #columns > 0 then print(tables.format(tables.chosen(args), rows, columns)) end
+    if not sql:find "%S" then cli.fail(cli.USAGE, "the SQL is empty; `mimic query --help` has examples") end
+    local rows, columns = cli.guard(cli.USAGE, store.db.lists, store.db, sql)
+    local form = tables.chosen(args)
+    if #columns > 0 or form == "json" then print(tables.format(form, rows, columns, true)) end
     return cli.DONE
 end
 
