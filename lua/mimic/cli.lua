@@ -148,11 +148,13 @@ local function split(words)
         end
         i = i + 1
     end
+    require("mimic.experiment").options.typed_at = i
     return words[i], table.move(words, i + 1, #words, #front + 1, front)
 end
 
 local function dispatch(words)
     local word, rest = split(words)
+    require("mimic.experiment").options.typed = words
     local wants_help = false
     for _, w in ipairs(rest) do
         if w == "--" then break end

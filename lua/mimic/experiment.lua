@@ -2,6 +2,7 @@
 -- script text, required files and parent. Done before: returned. Begun before: continued from its last
 -- good checkpoint. Running in a live process: refused.
 local m = require "mimic"
+local command_line = require "mimic.command_line"
 local config = require "mimic.config"
 local environment = require "mimic.environment"
 local format = require "mimic.format"
@@ -23,7 +24,9 @@ experiment.options = {
     db = results.default_path, -- relative to the working folder
     shard = nil,               -- {index, count}: the part of a sweep's trials that is this process's
     worker = nil,              -- uid of the sweep whose trials this process takes
-    continue_with = nil,       -- the command that goes on, where it is not `mimic run` or `mimic resume`
+    typed = nil, typed_at = nil, -- the words of the command, and which of them is its name
+    continue_with = nil, retry_with = nil, -- a worker process: the commands of whoever started it
+    usual_db = nil,            -- the usual results file under another name, after a change of folder
     pool = nil,                -- {workers, gpus}: a sweep's trials are for worker processes
     script = nil,              -- {path, text, words, files?}: what identifies the runs
     force = false, dry_run = false, fail_fast = false,
@@ -47,7 +50,7 @@ local environment_row, source_of -- filled once per process
 --- check(cfg, defaults) raises for values that cannot be, before anything runs
 function experiment.task(kind, task)
     if type(task) ~= "table" or type(task.run) ~= "function" or type(task.defaults) ~= "table" then
-        error("m.experiment.task(kind, {defaults = {...}, run = function(run) ... end})", 2)
+        config.refuse("m.experiment.task(kind, {defaults = {...}, run = function(run) ... end})")
     end
     if not tasks[kind] then kinds[#kinds + 1] = kind end
     tasks[kind] = task
@@ -142,7 +145,8 @@ local function sources(store)
         script = store.db:put_blob(s.text), files = files, sources = m.sha256(table.concat(list, "\n")),
         git = source_of.git,
         diff = source_of.diff and source_of.diff ~= "" and store.db:put_blob(source_of.diff) or nil,
-        argv = config.json { script = s.path, words = s.words, cwd = environment.cwd() },
+        argv = config.json { script = s.path, words = s.words, cwd = environment.cwd(),
+            device = experiment.options.device },
     }
 end
 
@@ -161,21 +165,9 @@ local function say(...)
     io.stdout:flush()
 end
 
-local function continue_command(run)
-    local s = script()
-    if experiment.options.continue_with then return experiment.options.continue_with end
-    s = s.caller or s -- a library that stores its own text for a run names the script that called it
-    local words = { experiment.options.program or "mimic" }
-    if experiment.options.chdir then words[#words + 1] = "-C " .. experiment.options.chdir end
-    local db = experiment.options.db
-    if db ~= results.default_path then words[#words + 1] = "--db " .. db end
-    if experiment.options.script_is_file then
-        words[#words + 1] = "run " .. s.path
-        for _, w in ipairs(s.words) do words[#words + 1] = w:find("[^%w=._/,-]") and "'" .. w .. "'" or w end
-    else
-        words[#words + 1] = "resume " .. run.uid
-    end
-    return table.concat(words, " ")
+local function continue_command(run, failed)
+    if failed and run.sweep then return command_line.retry(run.sweep) end
+    return command_line.again() or command_line.of("resume", run.uid)
 end
 
 local function busy(...)
@@ -260,12 +252,17 @@ local function execute(store, run, task, env)
     end
     if room.is_full(err) then stop_for_room(store, run, err) end
     local stopped = err == Run.Stop or err == Run.Taken or m.interrupted() > 0
-    run.state = stopped and "interrupted" or "failed"
+    run.state = run.cancelled and "cancelled" or stopped and "interrupted" or "failed"
     local saved, why = pcall(store.finish, store, run.id, run.state, not stopped and (trace or err) or nil)
     if not saved then complain("%s: its end could not be recorded: %s", run:label(), why) end
-    if not stopped then complain("%s failed: %s", run:label(), err) end
     local kept = run.saved and "saved at step " .. run.saved or "nothing saved yet, begins anew"
-    complain("%s: %s; continue with\n  %s", run:label(), kept, continue_command(run))
+    if run.cancelled then
+        complain("%s: its sweep was cancelled; %s; continue with\n  %s", run:label(), kept,
+            command_line.of("sweep", "resume", run.sweep))
+    elseif err ~= Run.Taken then -- else another worker has it, as its caller says
+        if not stopped then complain("%s failed: %s", run:label(), err) end
+        complain("%s: %s; continue with\n  %s", run:label(), kept, continue_command(run, not stopped))
+    end
     if stopped then error(err == Run.Taken and err or Run.Stop, 0) end
 end
 
@@ -310,10 +307,36 @@ local function use_device(name)
     if not ok then config.refuse("device = '%s': %s", tostring(name), (why:gsub("^.-:%d+: ", ""))) end
 end
 
+---The whole configuration of a run of a kind; refuses what its task does not know or take.
+---@param kind string
+---@param given table
+---@return table cfg, table defaults
+function experiment.resolve(kind, given)
+    local task, others = task_of(kind), {}
+    for _, k in ipairs(kinds) do
+        if k ~= kind or task.defaults_of then others[#others + 1] = task_of(k).defaults end
+    end
+    local defaults = task.defaults_of and task.defaults_of(given) or task.defaults
+    local cfg = config.resolve(given, defaults, others, kind)
+    if task.check then task.check(cfg, defaults) end
+    return cfg, defaults
+end
+
+---Refuses what no run can start from.
+---@param parent any
+function experiment.check_parent(parent)
+    local meta = type(parent) == "table" and getmetatable(parent)
+    if not parent or meta == Run or meta == Group or meta and meta.is_run then return end
+    config.refuse("parent: a run, or the runs over seeds, that exp:run gave expected, not %s", type(parent) == "table"
+        and (parent.points and "a sweep: sweep:runs(sweep:best()) are the runs of its best point" or "another table")
+        or ("a %s"):format(type(parent)))
+end
+
 local function one(self, spec, seed)
     local task = task_of(spec.kind)
     local opts = experiment.options
     local parent = spec.parent or nil
+    experiment.check_parent(parent)
     if type(parent) == "table" and getmetatable(parent) ~= Run then -- several seeds: the run of this one
         local found = parent[1]
         for _, p in ipairs(parent) do
@@ -321,14 +344,9 @@ local function one(self, spec, seed)
         end
         parent = found
     end
-    local others = {}
-    for _, kind in ipairs(kinds) do
-        if kind ~= spec.kind or task.defaults_of then others[#others + 1] = task_of(kind).defaults end
-    end
     local given = spec.config or {}
-    local defaults = task.defaults_of and task.defaults_of(given) or task.defaults
-    local cfg = config.resolve(given, defaults, others, spec.kind)
-    if task.check then task.check(cfg, defaults) end
+    if type(given) ~= "table" then config.refuse("config: a configuration expected, not a %s", type(given)) end
+    local cfg = experiment.resolve(spec.kind, given)
     if seed then cfg.seed = seed end
     if cfg.device then
         cfg.device = opts.device or config.plain(given).device or first_device
@@ -487,7 +505,7 @@ end
 ---@param name string
 ---@return table
 function experiment.new(name)
-    if type(name) ~= "string" or name == "" then error('m.experiment takes a name: m.experiment "fer"', 2) end
+    if type(name) ~= "string" or name == "" then config.refuse('m.experiment takes a name: m.experiment "fer"') end
     return setmetatable({ name = name, forced = {} }, Experiment)
 end
 

@@ -102,6 +102,12 @@ function progress.complain(...)
     io.stderr:write("mimic: ", require("mimic.format").safe(string.format(...), true), "\n")
 end
 
+---The same for what need not be known: nothing with --quiet.
+---@param ... any as for string.format
+function progress.note(...)
+    if not quiet then progress.complain(...) end
+end
+
 local function look_for_terminal()
     if terminal ~= nil then return end
     terminal = m.sys.isatty(2)

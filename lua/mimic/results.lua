@@ -91,7 +91,7 @@ end
 local SAME = [[SELECT r.id, r.state FROM run r JOIN tag t ON t.run = r.id AND t.key = 'sources'
   WHERE r.config_hash = ?1 AND r.seed = ?2 AND r.experiment = ?3 AND r.script IS ?4
     AND r.parent IS ?5 AND t.value = ?6 AND r.deleted IS NULL
-    AND r.state IN ('done','running','failed','lost','interrupted','pruned','queued')
+    AND r.state IN ('done','running','failed','lost','interrupted','cancelled','pruned','queued')
   ORDER BY r.state <> 'done', r.step DESC, r.id DESC LIMIT 1]]
 
 ---The run of the same configuration, seed, script, required files and parent, if there is one.

@@ -35,7 +35,8 @@ function Run.new(store, row, cfg, parent, rules)
         keep = rules or keep.resolve(),
         latest = {},   -- last logged value of each series
         listener = nil, -- of a search: called after each evaluation, true to pause
-        lease = nil,    -- of a worker: false once the trial is not its own any more
+        lease = nil,    -- of a worker: "held", "cancelled", or "lost" once the trial is not its own any more
+        cancelled = nil, sweep = nil, -- by the lease; uid of the sweep whose trial it is
     }, Run)
 end
 
@@ -75,18 +76,23 @@ function Run:progress(state) -- luacheck: no self
     progress.show(state)
 end
 
----Ctrl-C since the start. The task finishes its step, checkpoints, and calls run:stop(); a second Ctrl-C
----stops at once.
+---Ctrl-C since the start, or the run's sweep was cancelled. The task finishes its step, checkpoints, and calls
+---run:stop(); a second Ctrl-C stops at once.
 ---@return boolean
 function Run:interrupted()
-    if self.lease and not self.lease() then error(Run.Taken, 0) end
+    local lease = self.lease and self.lease() or "held"
+    if lease == "lost" then error(Run.Taken, 0) end
+    if lease == "cancelled" then
+        self.cancelled = true
+        return true
+    end
     local n = m.interrupted()
     if n > 1 then error(Stop, 0) end
     return n > 0
 end
 
-function Run:stop() -- luacheck: no self
-    error(Stop, 0)
+function Run:stop()
+    error(self.cancelled and Run.Taken or Stop, 0)
 end
 
 ---An evaluation is done and its values are logged. True: a search wants the run to pause here; then the task

@@ -3,9 +3,12 @@
 -- declaration made again goes on with the same sweep: `trials` is a total.
 local m = require "mimic"
 local cjson = require "cjson"
+local command_line = require "mimic.command_line"
 local config = require "mimic.config"
+local check = require "mimic.sweep.check"
 local draw = require "mimic.sweep.draw"
 local grid = require "mimic.sweep.grid"
+local progress = require "mimic.progress"
 local queue = require "mimic.sweep.queue"
 local space = require "mimic.sweep.space"
 local suggest = require "mimic.suggest"
@@ -26,6 +29,7 @@ local fields = {
 local row_fields = { "ref", "name", "kind", "base", "parent", "seeds", "rows", "metric", "goal", "max_attempts" }
 
 local function check_fields(spec, known, who)
+    if type(spec) ~= "table" then error(who .. " takes a table: " .. who .. ' { name = "...", ... }', 0) end
     for k in pairs(spec) do
         local found = false
         for _, f in ipairs(known) do found = found or f == k end
@@ -37,7 +41,9 @@ end
 
 local function check_seeds(seeds)
     local list = config.plain(seeds)
-    if type(list) ~= "table" or #list == 0 then error("seeds is a list of whole numbers, such as [0,1,2]", 0) end
+    if type(list) ~= "table" or #list == 0 then
+        error(("seeds is a list of whole numbers, such as [0,1,2], not %s"):format(config.json(list)), 0)
+    end
     local seen = {}
     for i, s in ipairs(list) do
         list[i] = math.tointeger(s)
@@ -49,13 +55,33 @@ local function check_seeds(seeds)
     return list
 end
 
+-- A whole number from `least`, or what it is when it is left out.
+local function whole(spec, key, least, default)
+    local v = spec[key]
+    if v == nil then return default end
+    local n = type(v) == "number" and math.tointeger(v)
+    if not n or n < least then
+        error(("%s = %s: a whole number from %d expected"):format(key, type(v) == "string" and v or config.json(v),
+            least), 0)
+    end
+    return n
+end
+
 -- What both kinds share.
 local function common(exp, spec)
+    if spec.base ~= nil and type(spec.base) ~= "table" then error("base: a configuration expected", 0) end
+    for key, kind in pairs { kind = "string", metric = "string", name = "string", ref = "string", trial = "function",
+        pruner = "table", space = "table" } do
+        if spec[key] ~= nil and type(spec[key]) ~= kind then
+            error(("%s: a %s expected, not a %s"):format(key, kind, type(spec[key])), 0)
+        end
+    end
+    require("mimic.experiment").check_parent(spec.parent)
     local d = setmetatable({
         exp = exp, kind = spec.kind, parent = spec.parent or nil, trial = spec.trial, pruner = spec.pruner,
         seeds = check_seeds(spec.seeds or { spec.base and spec.base.seed or 0 }),
-        metric = spec.metric or "acc", seed = spec.seed or 0, max_attempts = spec.max_attempts or 3,
-        space = {}, domains = {}, decoded = {},
+        metric = spec.metric or "acc", seed = whole(spec, "seed", 0, 0),
+        max_attempts = whole(spec, "max_attempts", 1, 3), space = {}, domains = {}, decoded = {},
     }, Sweep)
     d.goal = spec.goal or (d.metric:find "loss" and "min" or "max")
     if d.goal ~= "min" and d.goal ~= "max" then
@@ -91,10 +117,10 @@ local function define(exp, spec)
     if d.sampler == "grid" then
         if spec.trial then error("a define-by-run trial has no grid: sampler = random, sobol or tpe", 0) end
         local size = grid.size(d.space)
-        d.trials = math.min(spec.trials or size, size)
+        d.trials = math.min(whole(spec, "trials", 1, size), size)
     else
-        d.trials = spec.trials
-        if not math.tointeger(d.trials) or d.trials < 1 then
+        d.trials = whole(spec, "trials", 1)
+        if not d.trials then
             error(('sampler = "%s" needs trials = N, the number of points in all'):format(d.sampler), 0)
         end
     end
@@ -103,21 +129,23 @@ end
 
 local function define_rows(exp, spec)
     check_fields(spec, row_fields, "exp:ablation")
-    if type(spec.rows) ~= "table" or #spec.rows == 0 or not spec.kind or not spec.base then
+    if type(spec.rows) ~= "table" or type(spec.rows[1]) ~= "table" or not spec.kind or not spec.base then
         error('exp:ablation needs kind, base and rows = { { "full", {} }, { "no contrast", { lambda = 0 } } }', 0)
     end
     local d = common(exp, spec)
     d.ref, d.name = spec.ref, spec.name or spec.ref or "ablation"
     d.sampler, d.rows, d.row_names = "grid", {}, {}
     for i, r in ipairs(spec.rows) do
-        local name, patch = r[1] or r.name, r[2] or r.patch or {}
-        if type(name) ~= "string" or d.rows[name] then
+        local name, patch
+        if type(r) == "table" then name, patch = r[1] or r.name, r[2] or r.patch or {} end
+        if type(name) ~= "string" or type(patch) ~= "table" or d.rows[name] then
             error(("exp:ablation: row %d needs a name of its own: { \"no contrast\", { lambda = 0 } }"):format(i), 0)
         end
         local plain, parent = {}, d.parent
         for k, v in pairs(patch) do
             if k == "parent" then parent = v or nil else plain[k] = v end
         end
+        require("mimic.experiment").check_parent(parent)
         d.rows[name] = { patch = config.plain(plain), parent = parent }
         d.row_names[i] = name
     end
@@ -169,7 +197,7 @@ local function spec_json(d, src, opts)
     return config.json {
         experiment = d.exp.name, trials = d.trials, seeds = d.seeds, words = argv.words, path = argv.script,
         cwd = argv.cwd, files = files, max_attempts = d.max_attempts, max_failures = opts.max_failures or false,
-        ref = d.ref, multirun = d.words and true or false,
+        ref = d.ref, multirun = d.words and true or false, device = opts.device,
     }
 end
 
@@ -347,10 +375,11 @@ local function carry_out(d)
         error(experiment.Finished, 0)
     end
     if opts.enqueue then
-        experiment.say("%s: queued; `mimic worker --sweep %s` works on it", d.name, d.name)
+        experiment.say("%s (%s): queued; `%s` works on it", d.name, d.uid, command_line.of("worker", "--sweep", d.uid))
         error(experiment.Finished, 0)
     end
     if opts.retry then queue.retry(experiment.store(), d.id) end
+    progress.note("sweep %s (%s)", d.name, d.uid)
     local why
     if opts.pool then
         why = require("mimic.sweep.pool").run(d, opts.pool)
@@ -360,13 +389,19 @@ local function carry_out(d)
     experiment.say("%s", d:summary())
     d:note_failures(opts)
     if why == "cancelled" or why == "paused" then
-        experiment.complain("sweep %s is %s: `mimic sweep resume %s` goes on", d.name, why, d.name)
+        experiment.complain("sweep %s is %s: `%s` goes on", d.name, why, command_line.of("sweep", "resume", d.uid))
     end
 end
 
-local function declare(d)
+local function declare(define_it, exp, given)
     local experiment = require "mimic.experiment"
     local opts = experiment.options
+    local ok, d = pcall(define_it, exp, given)
+    if ok and not opts.worker then ok, d = pcall(check.trials, d) end
+    if not ok then
+        if d == config.refused then error(d, 0) end
+        config.refuse("%s", d)
+    end
     if opts.dry_run then
         d.planned = true
         opts.planned = opts.planned + d.trials * #d.seeds
@@ -389,25 +424,28 @@ end
 ---@param spec table
 ---@return sweep.Sweep
 function sweep.declare(exp, spec)
-    return declare(define(exp, spec))
+    return declare(define, exp, spec)
 end
 
 ---@param exp table experiment
 ---@param spec table
 ---@return sweep.Sweep
 function sweep.ablation(exp, spec)
-    return declare(define_rows(exp, spec))
+    return declare(define_rows, exp, spec)
 end
 
 ---A search over whole scripts: `mimic sweep FILE.lua -m`. `execute` runs the script with a point's values.
 ---@param exp table
 ---@param of {name: string, space: table<string, space.Domain>, words: string[], seeds: integer[]?, sampler: string?,
----trials: integer?, metric: string?, goal: string?, seed: integer?, execute: fun(params: table, seed: integer?)}
+---trials: integer?, metric: string?, goal: string?, seed: integer?, execute: fun(params: table, seed: integer?),
+---try: fun(params: table)}
 function sweep.multirun(exp, of)
-    local d = define(exp, { name = of.name, kind = "script", base = {}, space = of.space, seeds = of.seeds,
-        sampler = of.sampler, trials = of.trials, metric = of.metric, goal = of.goal, seed = of.seed })
-    d.kind, d.base, d.words, d.execute = nil, nil, of.words, of.execute
-    return declare(d)
+    return declare(function()
+        local d = define(exp, { name = of.name, kind = "script", base = {}, space = of.space, seeds = of.seeds,
+            sampler = of.sampler, trials = of.trials, metric = of.metric, goal = of.goal, seed = of.seed })
+        d.kind, d.base, d.words, d.execute, d.try = nil, nil, of.words, of.execute, of.try
+        return d
+    end)
 end
 
 ---"tau=0.1 lambda=0.3"
@@ -423,7 +461,8 @@ function sweep.label(params)
 end
 
 ---Points with their mean over seeds, best first; those without a value last.
----@return {point: integer, params: table, mean: number?, sd: number?, n: integer, state: string, runs: integer[]}[]
+---@return {point: integer, params: table, patch: table, mean: number?, sd: number?, n: integer, state: string,
+---runs: integer[]}[] patch: the parameters as a table for base:with
 function Sweep:points()
     if self.planned then return {} end
     local store = require("mimic.experiment").store()
@@ -434,6 +473,7 @@ function Sweep:points()
         local p = points[n]
         if not p then
             p = { point = n, params = self:params(t.params), values = {}, runs = {}, state = t.state }
+            p.patch = self:patch(p.params)
             points[n] = p
             list[#list + 1] = p
         end
@@ -460,8 +500,18 @@ function Sweep:points()
     return list
 end
 
----The best point, or nil when none has a value.
+-- What a point changes of the base.
+function Sweep:patch(params)
+    return self.rows and (self.rows[params.row] or {}).patch or space.nest(params)
+end
+
+---The point with the best mean over its seeds; nil when none has a value. Of a sweep that is only planned (--dry-run,
+---mimic config) it is the first point, without a value, so that a script that goes on from it can be planned too.
 function Sweep:best()
+    if self.planned then
+        local params = self.trial and {} or draw.point(self, 1, {}, function() return false end) or {}
+        return { point = 1, params = params, patch = self:patch(params), n = 0, state = "planned", runs = {} }
+    end
     local first = self:points()[1]
     return first and first.mean and first or nil
 end
@@ -506,19 +556,6 @@ function Sweep:note_failures(opts)
             opts.failed[#opts.failed + 1] = { id = t.run or 0, label = function() return label end }
         end
     end
-end
-
----The newest sweep of this name, or the one whose uid begins so.
----@param store table
----@param name string
----@return table row
-function sweep.find(store, name)
-    local row = store.db:first("SELECT * FROM sweep WHERE name = ? ORDER BY id DESC LIMIT 1", name)
-        or name:find("^%x+$") and store.db:first("SELECT * FROM sweep WHERE uid GLOB ? LIMIT 1", name:lower() .. "*")
-    if row then return row end
-    local names = {}
-    for r in store.db:each("SELECT DISTINCT name FROM sweep") do names[#names + 1] = r.name end
-    error(("no sweep '%s'%s; `mimic sweep ls` lists them"):format(name, suggest.hint(name, names)), 0)
 end
 
 ---The folder a sweep's stored script was run in, its words and files.

@@ -2,6 +2,7 @@
 -- sweep (its points), or an experiment (its configurations). Every cell has our values by seed with mean,
 -- deviation, interval and the comparison with the base row, and the published number where there is one.
 local cjson = require "cjson"
+local find = require "mimic.sweep.find"
 local stats = require "mimic.stats"
 local suggest = require "mimic.suggest"
 
@@ -124,10 +125,9 @@ function tabulate.point(params)
 end
 
 local function from_sweep(db, name)
-    local sweep = db:first([[SELECT id, name, metric, goal FROM sweep WHERE name = ?
-      ORDER BY id DESC LIMIT 1]], name)
+    local sweep = find.any(db, name)
     if not sweep then return nil end
-    local t = { name = name, title = ("Sweep %s: %s (%s is best)"):format(name, sweep.metric,
+    local t = { name = sweep.name, title = ("Sweep %s: %s (%s is best)"):format(sweep.name, sweep.metric,
         sweep.goal == "max" and "highest" or "lowest"), note = "", columns = {}, rows = {}, sql = SWEEP,
         goal = sweep.goal, ranked = true }
     column_of(t, "value", { title = sweep.metric, metric = sweep.metric })

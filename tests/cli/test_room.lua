@@ -111,6 +111,19 @@ function TestRoom.test_no_room_for_a_checkpoint()
     lu.assertStrContains(on_small_disk("16m", false), "no room for the checkpoint of step")
 end
 
+-- Worker processes stop for want of room as the command by itself would.
+function TestRoom.test_no_room_for_workers()
+    if not mount "12m" then lu.skip("no tmpfs can be mounted here (needs root)") end
+    shell.write(dir .. "/full.lua", (script:gsub(':run {.*$', [[:sweep { name = "s", kind = "toy", metric = "train/x",
+        base = m.config { steps = 14 }, space = { steps = { 14, 15 } } }]])))
+    local code, _, err = shell.run(home, "-C disk sweep full.lua -q --workers 2")
+    lu.assertEquals(code, 75, err)
+    lu.assertStrContains(err, "make room")
+    lu.assertStrContains(err, "sweep full.lua -q --workers 2")
+    assert(os.execute(("mount -o remount,size=200m '%s'"):format(dir)))
+    lu.assertEquals((shell.run(home, "-C disk sweep full.lua -q --workers 2")), 0)
+end
+
 function TestRoom.test_no_room_for_metrics()
     lu.assertStrContains(on_small_disk("20m", true), "disk is full")
 end

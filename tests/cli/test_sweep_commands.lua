@@ -203,14 +203,53 @@ function TestSweepCommands.test_pause_and_cancel_reach_running_workers()
     local n = states "slow"
     lu.assertEquals({ n.done, n.waiting }, { 1, 5 })
     ok "sweep resume slow"
-    pid = m.sys.spawn(mimic, { "MIMIC_LEASE_MS=400" })
+    pid = m.sys.spawn(mimic)
     begun(2)
-    ok "sweep cancel slow"
+    lu.assertStrContains(ok "sweep cancel slow", "sweep resume ")
     m.sys.wait(pid, true)
     lu.assertEquals(states "slow", { done = 1, cancelled = 5 })
+    local stopped = cjson.decode((ok "ls --json --sort id"))[2] -- saved at its next step
+    lu.assertEquals(stopped.state, "cancelled")
+    lu.assertTrue(stopped.step >= 1 and stopped.step < 4, stopped.step)
+    lu.assertStrContains(select(2, ok "worker --sweep slow"), "is cancelled; `")
     ok "sweep resume slow"
     ok "worker -q"
     lu.assertEquals(states "slow", { done = 6 })
+    lu.assertStrContains(ok "show 2", "attempt 2") -- and went on from there
+    lu.assertEquals(#cjson.decode((ok "ls --json")), 6)
+    lu.assertStrContains(select(2, ok "worker --sweep slow"), "is done; `")
+end
+
+-- The command that a message gives does go on: with the results file, the folder and the device that were given.
+function TestSweepCommands.test_commands_that_continue()
+    local lib = dir .. "/t"
+    assert(require "lfs".mkdir(lib))
+    for _, name in ipairs { "grid.lua", "help_module.lua" } do
+        shell.write(lib .. "/" .. name, shell.read(dir .. "/" .. name))
+    end
+    local words = "-C t sweep grid.lua --db 'o p.db' --device cpu +fail=0.3 '+c=a b' -q"
+    local function given(text) return text:match("continue with\n  ([^\n]*)") end
+    for _, more in ipairs { "", " --workers 2" } do
+        shell.remove(lib .. "/o p.db")
+        local code, _, err = run(words .. more)
+        lu.assertEquals(code, 1)
+        lu.assertEquals(given(err), shell.mimic .. " " .. words .. more .. " --lf")
+    end
+    local again = given(select(3, run(words .. " --lf")))
+    lu.assertEquals(again, shell.mimic .. " " .. words .. " --lf")
+    lu.assertEquals(given(select(3, run("-C t run grid.lua --db r.db +fail=0.3"))),
+        shell.mimic .. " -C t sweep grid.lua --db r.db +fail=0.3 --lf")
+    ok "-C t sweep grid.lua --db w.db +fail=0.3 --enqueue --device cpu"
+    local _, _, err = run "-C t --db w.db worker -q"
+    lu.assertStrMatches(given(err),
+        ".*/mimic %-C t %-%-db /.*/t/w.db sweep resume %x+ %-%-failed && .* worker %-%-sweep %x+")
+    lu.assertStrContains(ok "-C t --db w.db show 1", "--db w.db sweep grid.lua +fail=0.3 --device cpu\n")
+    ok "sweep plain.lua -m toy.x=0,1 'toy.c=\"it is\"' -q"
+    local shown = ok("show 1"):match("  command%s+([^\n]*)")
+    lu.assertEquals(shown, shell.mimic .. [[ run plain.lua 'toy.c="it is"' toy.x=0]])
+    local done = select(2, os.execute(("cd '%s' && %s >again.txt"):format(dir, shown)))
+    lu.assertEquals(done, "exit")
+    lu.assertEquals(#cjson.decode((ok "ls --json")), 4) -- the same runs: found done
 end
 
 function TestSweepCommands.test_the_example_experiment()

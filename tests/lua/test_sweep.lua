@@ -7,7 +7,7 @@ local draw = require "mimic.sweep.draw"
 local experiment = require "mimic.experiment"
 local queue = require "mimic.sweep.queue"
 local shell = require "shell"
-local sweep = require "mimic.sweep"
+local find = require "mimic.sweep.find"
 
 require("mimic.progress").quiet(true)
 
@@ -367,8 +367,84 @@ function TestSweep.test_wrong_declarations_are_refused()
     } do
         lu.assertErrorMsgContains(text, declare, spec)
     end
-    lu.assertErrorMsgContains("did you mean s?", sweep.find, experiment.store(),
-        (declare { space = { x = { 0 } } }).name .. "s")
+    for text, spec in pairs { -- wrong types, by the field's name
+        ["trials = many"] = { space = { x = { 1 } }, trials = "many" },
+        ["seed = 1.5"] = { space = { x = { 1 } }, seed = 1.5 },
+        ["max_attempts = 0"] = { space = { x = { 1 } }, max_attempts = 0 },
+        ["parent: a run"] = { space = { x = { 1 } }, parent = "mae" },
+        ["base: a conf"] = { base = 3, space = { x = { 1 } } },
+        ["seeds is a list of whole numbers, such as [0,1,2], not {}"] = { space = { x = { 1 } }, seeds = {} },
+    } do
+        config.refused = false
+        lu.assertErrorMsgContains(text, declare, spec)
+        lu.assertStrContains(tostring(config.refused), text) -- a usage error: exit code 2
+    end
+    lu.assertErrorMsgContains("eta above 1", m.asha, { eta = 1 })
+    lu.assertErrorMsgContains("min is a number", m.asha, { min = "x" })
+end
+
+-- What a trial's task would refuse ends the declaration: nothing is queued, nothing runs.
+function TestSweep.test_every_trial_is_checked_before_the_first_runs()
+    for text, spec in pairs {
+        ["s, xx=1: unknown key 'xx' for toy (did you mean x?)"] = { space = { xx = { 1 } } },
+        ["s, x=a: x: expected a number, got a string"] = { space = { x = { 0, "a" } } },
+        ["s, sub.z=false"] = { space = { sub = { z = { 1, true } } } },
+        ["seeds = { 0, 1, 2 } is an axis"] = { space = { seed = { 1, 2 } } },
+        ["unknown key 'epochs' for toy"] = { space = { epochs = { 1, 2 } } }, -- known, but to other tasks alone
+        ["unknown key 'stepz'"] = { base = m.config { steps = 9 }:with { stepz = 1 }, space = { x = { 1 } } },
+        ["did you mean toy"] = { kind = "tyo", space = { x = { 1 } } },
+        ["kind: expected a string"] = { space = { kind = m.uniform(0, 1) }, sampler = "tpe", trials = 5 },
+    } do
+        if text:find "sub.z" then text = "sub.z: expected a number, got a boolean" end
+        lu.assertErrorMsgContains(text, declare, spec)
+    end
+    local ablation = { ref = "own", kind = "toy", base = base,
+        rows = { { "full", {} }, { "bad", { sbu = { z = 1 } } } } }
+    lu.assertErrorMsgContains("own, row 'bad': unknown key 'sbu' for toy", quietly, function()
+        return m.experiment("test"):ablation(ablation)
+    end)
+    lu.assertEquals(#rows "SELECT id FROM trial", 0)
+    lu.assertEquals(counts, 0)
+end
+
+-- While a script is planned its sweeps have no results, yet it can go on from their best point.
+function TestSweep.test_best_of_a_planned_sweep()
+    experiment.options.dry_run, experiment.options.collect = true, {}
+    local ok, s, rows_ = pcall(function()
+        return declare { space = { x = m.log(0.1, 0.4), sub = { z = { 1, 2 } } }, sampler = "random", trials = 3 },
+            quietly(function()
+                return m.experiment("test"):ablation { kind = "toy", base = base, rows = { { "a", { x = 1 } } } }
+            end)
+    end)
+    experiment.options.dry_run, experiment.options.collect = false, nil
+    lu.assertTrue(ok, s)
+    local best = s:best()
+    lu.assertTrue(best.params.x > 0.1 and best.params.x < 0.4)
+    lu.assertEquals(best.patch, { x = best.params.x, sub = { z = best.params["sub.z"] } })
+    lu.assertEquals(rows_:best().patch, { x = 1 })
+    lu.assertEquals({ #s:points(), s:summary() }, { 0, "s: planned" })
+    local real = declare { space = { x = { 0.3, 1 } } }
+    lu.assertEquals(real:best().patch, { x = 0.3 })
+end
+
+function TestSweep.test_sweeps_of_one_name()
+    local first = declare { space = { x = { 0 } } }
+    local second = declare { space = { x = { 1 } } }
+    local db = experiment.store().db
+    local function found(text)
+        out = {}
+        return quietly(find.one, db, text).uid, table.concat(out)
+    end
+    lu.assertEquals({ found(first.uid) }, { first.uid, "" })
+    lu.assertEquals({ found(first.uid:sub(1, 6)) }, { first.uid, "" })
+    local uid, said = found "s"
+    lu.assertEquals(uid, second.uid)
+    lu.assertStrContains(said, "2 sweeps are named s: the newest one, " .. second.uid)
+    queue.set_state(experiment.store(), first.id, "open")
+    uid, said = found "s"
+    lu.assertEquals(uid, first.uid)
+    lu.assertStrContains(said, "the open one")
+    lu.assertErrorMsgContains("did you mean s?", find.one, db, "ss")
 end
 
 os.exit(lu.LuaUnit.new():runSuiteByInstances { { "TestSweep", TestSweep } })

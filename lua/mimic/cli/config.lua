@@ -86,7 +86,7 @@ function command.run(args)
     local text, why = m.sys.read_file(args.file)
     if not text then cli.fail(cli.USAGE, "%s", why) end
     local opts = experiment.options
-    opts.dry_run, opts.script_is_file, opts.collect = true, true, {}
+    opts.dry_run, opts.collect = true, {}
     config.made = {}
     origin.explain(args.file, text)
     local say = print

@@ -2,6 +2,7 @@
 local m = require "mimic"
 local cli = require "mimic.cli"
 local columns = require "mimic.columns"
+local find = require "mimic.sweep.find"
 local format = require "mimic.format"
 
 local command = {
@@ -49,16 +50,6 @@ command.LIST = [[SELECT r.id, r.uid, r.name, r.kind, r.seed, r.state, r.step, r.
     SELECT x.dataset, x.split, x.metric FROM result x WHERE x.run = r.id
     ORDER BY x.metric <> 'acc', x.split <> 'test', x.split <> 'val', x.metric <> 'loss', x.dataset, x.metric LIMIT 1)]]
 
--- Name or number of a sweep as its id.
-local function sweep_of(store, name)
-    local row = store.db:first("SELECT id FROM sweep WHERE name = ?1 OR uid = ?1 OR id = ?1 ORDER BY id DESC LIMIT 1",
-        name)
-    if row then return row.id end
-    local names = {}
-    for r in store.db:each("SELECT DISTINCT name FROM sweep") do names[#names + 1] = r.name end
-    cli.fail(cli.USAGE, "no sweep '%s'%s", name, require("mimic.suggest").hint(name, names))
-end
-
 -- The statement for the options, the values it binds, and the names that are shown beside the usual columns.
 local function statement(store, args)
     local where, values, shown = { args.deleted and "r.deleted IS NOT NULL" or "r.deleted IS NULL" }, {}, {}
@@ -71,7 +62,7 @@ local function statement(store, args)
     if args.experiment then bind("r.experiment = (SELECT id FROM experiment WHERE name = %s)", args.experiment) end
     if args.tag then bind("EXISTS (SELECT 1 FROM tag t WHERE t.run = r.id AND t.key = %s)", args.tag) end
     if args.sweep then
-        bind("r.id IN (SELECT run FROM trial WHERE sweep = %s)", sweep_of(store, args.sweep))
+        bind("r.id IN (SELECT run FROM trial WHERE sweep = %s)", find.one(store.db, args.sweep).id)
     end
     if args.where then where[#where + 1] = "(" .. names:condition(args.where, shown) .. "\n)" end
     local order = "r.id DESC"

@@ -51,6 +51,7 @@ function command.run(args)
     local text = store.db:get_blob(script.sha)
     store:close()
     experiment.options.db = m.sys.realpath(args.db)
+    experiment.options.device = argv.device
     if not args.C and lfs.attributes(argv.cwd, "mode") == "directory" then lfs.chdir(argv.cwd) end
     return run_command.execute { path = argv.script, text = text, words = words, files = files }
 end

@@ -100,7 +100,6 @@ function command.run(args)
     local opts = experiment.options
     opts.force, opts.dry_run, opts.fail_fast = args.force, args.dry_run, args.fail_fast
     opts.device = args.device
-    opts.script_is_file = true
     if args.profile or args.profile_trace then
         require("mimic.profile").wanted = { trace = args.profile_trace }
     end

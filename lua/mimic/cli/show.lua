@@ -2,6 +2,7 @@
 local cjson = require "cjson"
 local m = require "mimic"
 local cli = require "mimic.cli"
+local command_line = require "mimic.command_line"
 local tables = require "mimic.format"
 local upkeep = require "mimic.upkeep"
 
@@ -26,6 +27,16 @@ local function section(title, rows, columns)
     if #rows == 0 then return end
     print("\n" .. title)
     print((("\n" .. tables.format("plain", rows, columns)):gsub("\n", "\n  "):sub(2)))
+end
+
+-- What made the run, to be typed in its folder. A trial of exp:sweep is one of many; one of `mimic sweep -m` is what
+-- its script does with the point's values.
+local function command_of(db, id, argv)
+    local in_sweep = db:first([[SELECT 1 AS x FROM trial t JOIN sweep s ON s.id = t.sweep
+      WHERE t.run = ? AND json_extract(s.spec, '$.multirun') = 0]], id)
+    local words = { in_sweep and "sweep" or "run", argv.script, table.unpack(argv.words) }
+    if argv.device then table.move({ "--device", argv.device }, 1, 2, #words + 1, words) end
+    return command_line.of(table.unpack(words))
 end
 
 function command.run(args)
@@ -75,8 +86,7 @@ function command.run(args)
     line("golden", store:golden(r.id))
     line("git", extra.git)
     if extra.argv then
-        local argv = cjson.decode(extra.argv)
-        line("command", table.concat({ "mimic run", argv.script, table.unpack(argv.words) }, " "))
+        line("command", command_of(db, r.id, cjson.decode(extra.argv)))
     end
     if extra.error then
         print("  error")

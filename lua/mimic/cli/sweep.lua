@@ -2,8 +2,9 @@
 local lfs = require "lfs"
 local m = require "mimic"
 local cli = require "mimic.cli"
-local config = require "mimic.config"
+local command_line = require "mimic.command_line"
 local experiment = require "mimic.experiment"
+local find = require "mimic.sweep.find"
 local multirun = require "mimic.sweep.multirun"
 local pool = require "mimic.sweep.pool"
 local queue = require "mimic.sweep.queue"
@@ -23,7 +24,8 @@ several values are its space, and the script is run once for each point. The sam
 goes on with the same sweep: --trials is a total.
 Several values: a,b,c  0..4  range(lo,hi,step), ends included  choice(a,b)
 and for --sampler random, sobol or tpe also int(lo,hi)  uniform(lo,hi)  log(lo,hi).
-mimic sweep ls | show NAME | pause NAME | resume NAME [--failed | --lost] | cancel NAME.]],
+mimic sweep ls | show NAME | pause NAME | resume NAME [--failed | --lost] | cancel NAME:
+a NAME is a sweep's name or the beginning of its uid; `best` is a mean over seeds.]],
     examples = [[
   mimic sweep experiments/sweep_tau_lambda.lua --workers 2
   mimic sweep fer.lua -m mscl.tau=0.05,0.1,0.2 'mscl.weight=range(0.1,0.9,0.2)' seed=0..2
@@ -46,6 +48,7 @@ function command.configure(p)
     p:option("--seed"):argname("N"):description("seed of the search (with -m)"):convert(cli.integer)
     p:option("--workers"):argname("N"):description("worker processes on this machine"):convert(cli.integer)
     p:option("--gpus"):argname("LIST"):description("all, or numbers such as 0,2: shared out among the workers")
+    p:option("--device"):argname("NAME"):description("compute there: cpu or cuda (see mimic devices)")
     p:flag("--slurm"):description("submit a job array; words behind -- go to sbatch")
     p:flag("--enqueue"):description("queue the trials and end: workers take them (mimic worker)")
     p:flag("--fail-fast"):description("stop at the first trial that fails")
@@ -62,12 +65,14 @@ local verbs = {}
 local function named(args, store)
     local name = args.words[1]
     if not name then cli.fail(cli.USAGE, "mimic sweep %s NAME; `mimic sweep ls` lists the names", args.what) end
-    return cli.guard(cli.USAGE, sweep.find, store, name)
+    return cli.guard(cli.USAGE, find.one, store.db, name)
 end
 
 function verbs.ls(args)
     local store = cli.results(args)
-    local rows, columns = store.db:rows "SELECT * FROM sweep_list ORDER BY id DESC"
+    local rows, columns = store.db:rows [[SELECT s.uid, l.id, l.name, l.state, l.sampler, l.metric, l.goal, l.trials,
+      l.done, l.running, l.waiting, l.failed, l.pruned, l.best FROM sweep_list l JOIN sweep s ON s.id = l.id
+      ORDER BY l.id DESC]]
     if #rows == 0 and not (args.csv or args.json) then
         io.stderr:write("no sweeps\n")
         return cli.DONE
@@ -99,35 +104,36 @@ function verbs.show(args)
     return cli.DONE
 end
 
-local function change(args, state, say)
+-- Sets the state; `say` has the name, and the command that goes on or works on it.
+local function change(args, state, say, ...)
     local store = cli.results(args, true)
     local row = named(args, store)
-    if state == "open" then
-        local n = (args.failed or args.lost) and queue.retry(store, row.id, not args.failed) or 0
-        say = say:gsub("%%n", tostring(n))
-    end
+    local n = state == "open" and (args.failed or args.lost) and queue.retry(store, row.id, not args.failed) or 0
     queue.set_state(store, row.id, state)
-    print((say:gsub("%%s", row.name)))
+    local words = { ... }
+    words[#words + 1] = row.uid
+    print(format.safe((say:gsub("%%(%l)", { s = row.name, n = n, c = command_line.of(table.unpack(words)) }))))
     store:close()
     return cli.DONE
 end
 
 function verbs.pause(args)
-    return change(args, "paused", "%s is paused: its workers end after their trials; `mimic sweep resume %s` goes on")
+    return change(args, "paused", "%s is paused: its workers end after their trials; `%c` goes on", "sweep", "resume")
 end
 
 function verbs.cancel(args)
-    return change(args, "cancelled", "%s is cancelled: what waits is dropped, what runs stops at its next checkpoint")
+    return change(args, "cancelled",
+        "%s is cancelled: what waits is dropped, what runs is saved and stops; `%c` goes on", "sweep", "resume")
 end
 
 function verbs.resume(args)
-    return change(args, "open", "%s is open, %n trials are tried again; `mimic worker --sweep %s` works on it")
+    return change(args, "open", "%s is open, %n trials are tried again; `%c` works on it", "worker", "--sweep")
 end
 
 local function options(args)
     local opts = experiment.options
     opts.enqueue = args.enqueue
-    opts.dry_run, opts.retry, opts.script_is_file = args.dry_run, args.lf, true
+    opts.dry_run, opts.retry, opts.device = args.dry_run, args.lf, args.device
     if args.workers and args.workers < 1 then cli.fail(cli.USAGE, "--workers %d: 1 or more", args.workers) end
     opts.max_failures = args.fail_fast and 1 or args.max_failures
     local gpus = args.gpus and cli.guard(cli.USAGE, pool.gpu_list, args.gpus)
@@ -137,11 +143,6 @@ local function options(args)
     elseif args.after then
         cli.fail(cli.USAGE, "words behind -- are for --slurm")
     end
-    local words = { "mimic sweep", args.what, table.unpack(args.words) }
-    if args.multirun then table.insert(words, 3, "-m") end
-    if args.workers then words[#words + 1] = "--workers " .. args.workers end
-    for i, w in ipairs(words) do words[i] = w:find("[^%w=._/,%- ]") and "'" .. w .. "'" or w end
-    opts.continue_with = table.concat(words, " ")
 end
 
 local function run_script(args)
@@ -160,11 +161,8 @@ local function run_script(args)
     local script = { path = args.what, text = text, words = words }
     local name = args.name or args.what:match("([^/]+)%.lua$")
     return run_command.execute(script, function()
-        local ok, d = pcall(multirun.run, script, { name = name, space = domains, words = words,
-            sampler = args.sampler, trials = args.trials, metric = args.metric, goal = args.goal, seed = args.seed })
-        if ok then return end
-        if type(d) == "string" and not config.refused then config.refused = d end
-        error(d, 0)
+        multirun.run(script, { name = name, space = domains, words = words, sampler = args.sampler,
+            trials = args.trials, metric = args.metric, goal = args.goal, seed = args.seed })
     end)
 end
 

@@ -2,12 +2,16 @@
 local lfs = require "lfs"
 local m = require "mimic"
 local cli = require "mimic.cli"
+local command_line = require "mimic.command_line"
 local experiment = require "mimic.experiment"
+local find = require "mimic.sweep.find"
 local multirun = require "mimic.sweep.multirun"
 local pool = require "mimic.sweep.pool"
+local progress = require "mimic.progress"
 local run_command = require "mimic.cli.run"
 local space = require "mimic.sweep.space"
 local sweep = require "mimic.sweep"
+local usual_db = require("mimic.results").default_path
 
 local command = {
     summary = "take trials of open sweeps and execute them",
@@ -26,6 +30,9 @@ give the trial back. Twice: stop now; the trial is taken back as lost.]],
 function command.configure(p)
     p:option("--sweep"):argname("NAME"):description("name or beginning of the uid; default: all open ones")
     p:option("--gpus"):argname("LIST"):description("all, or numbers: a worker process for each")
+    p:option("--device"):argname("NAME"):description("compute there; default: as the sweep was declared")
+    p:option("--continue-with"):argname("COMMAND"):hidden(true) -- of whoever starts workers, for their messages
+    p:option("--retry-with"):argname("COMMAND"):hidden(true)
     p:flag("--shard"):description("work on a database of its own, as a task of a Slurm array")
 end
 
@@ -34,8 +41,8 @@ end
 ---@param name string|nil
 function command.open(store, name)
     if not name then return (store.db:rows "SELECT * FROM sweep WHERE state = 'open' ORDER BY id") end
-    local row = sweep.find(store, name)
-    return row.state == "open" and { row } or {}
+    local row = find.one(store.db, name)
+    return row.state == "open" and { row } or {}, row
 end
 
 local loaded = {} -- names of files that the last script required
@@ -57,7 +64,7 @@ function command.work(store, row)
     local script, spec = sweep.script_of(store, row)
     local opts = experiment.options
     opts.worker = row.uid
-    opts.continue_with = "mimic worker --sweep " .. row.name
+    opts.device = opts.device or spec.device or nil
     preload(script.files)
     _G.print = function() end -- the script's own output is the business of who declared the sweep
     if lfs.attributes(spec.cwd, "mode") == "directory" then lfs.chdir(spec.cwd) end
@@ -76,7 +83,7 @@ local function per_gpu(args)
     local gpus = cli.guard(cli.USAGE, pool.gpu_list, args.gpus)
     local children, worst = {}, cli.DONE
     for i, gpu in ipairs(gpus) do
-        local words = { m.sys.realpath("/proc/self/exe"), "worker", "--db", args.db, "--quiet" }
+        local words = pool.worker_words()
         if args.sweep then
             words[#words + 1] = "--sweep"
             words[#words + 1] = args.sweep
@@ -101,22 +108,37 @@ local function per_gpu(args)
     return worst
 end
 
+-- Why there is nothing to do for a sweep that was asked for.
+local function not_open(row)
+    if row.state == "done" then
+        return ("sweep %s (%s) is done; `%s` shows its trials"):format(row.name, row.uid,
+            command_line.of("sweep", "show", row.uid))
+    end
+    return ("sweep %s (%s) is %s; `%s` opens it again"):format(row.name, row.uid, row.state,
+        command_line.of("sweep", "resume", row.uid))
+end
+
 function command.run(args)
     if args.shard then
         if not args.sweep then cli.fail(cli.USAGE, "--shard needs --sweep UID") end
         return cli.guard(cli.FAILED, require("mimic.sweep.slurm").task, args.db, args.sweep, command.work)
     end
     local store = cli.results(args, true)
+    local opts = experiment.options
+    opts.device, opts.continue_with, opts.retry_with = args.device, args.continue_with, args.retry_with
+    opts.usual_db = args.db == usual_db and m.sys.realpath(args.db) or nil
     args.db = m.sys.realpath(args.db) -- the script may have been started in another folder
-    experiment.options.db = args.db
+    opts.db = args.db
     if args.gpus then
         store:close()
         return per_gpu(args)
     end
-    local seen, worst = {}, cli.DONE
+    local seen, worst, said = {}, cli.DONE, nil
     while true do
         local row
-        for _, r in ipairs(cli.guard(cli.USAGE, command.open, store, args.sweep)) do
+        local list, asked = cli.guard(cli.USAGE, command.open, store, args.sweep)
+        if asked and #list == 0 and next(seen) == nil then said = not_open(asked) end
+        for _, r in ipairs(list) do
             if not seen[r.uid] then row = row or r end
         end
         if not row then break end
@@ -126,7 +148,9 @@ function command.run(args)
         if code == cli.INTERRUPTED or code == cli.STOPPED then break end
     end
     store:close()
-    if next(seen) == nil then io.stderr:write("mimic: no sweep is open here; `mimic sweep ls` lists them\n") end
+    if next(seen) == nil then
+        progress.complain("%s", said or "no sweep is open here; `mimic sweep ls` lists them")
+    end
     return worst
 end
 

@@ -2,19 +2,25 @@
 -- 2020). A trial is judged at the rungs min, min*eta, min*eta^2, ... below max: the best 1/eta of those that
 -- reached a rung go on, the others pause there. A paused trial is promoted as soon as it is among them, and
 -- continues from its checkpoint. Here is the arithmetic; queue.lua keeps the states.
+local config = require "mimic.config"
+local suggest = require "mimic.suggest"
+
 local asha = {}
 
 ---@param t {min: integer, max: integer?, eta: number?}
 function asha.new(t)
-    local p = { min = t.min or 1, max = t.max, eta = t.eta or 3 }
-    for k in pairs(t) do
+    if type(t) ~= "table" then config.refuse("m.asha takes a table: m.asha { min = 5, max = 100, eta = 3 }") end
+    local known = { "min", "max", "eta" }
+    for k, v in pairs(t) do
         if k ~= "min" and k ~= "max" and k ~= "eta" then
-            local hint = require("mimic.suggest").hint(tostring(k), { "min", "max", "eta" })
-            error(("m.asha has no field '%s'%s"):format(tostring(k), hint), 2)
+            config.refuse("m.asha has no field '%s'%s", tostring(k), suggest.hint(tostring(k), known))
+        elseif type(v) ~= "number" then
+            config.refuse("m.asha: %s is a number, not a %s", k, type(v))
         end
     end
+    local p = { min = t.min or 1, max = t.max, eta = t.eta or 3 }
     if not (math.tointeger(p.min) and p.min >= 1) or p.eta <= 1 or p.max and p.max < p.min then
-        error("m.asha { min = 5, max = 100, eta = 3 }: epochs from 1, min below max, eta above 1", 2)
+        config.refuse("m.asha { min = 5, max = 100, eta = 3 }: epochs from 1, min below max, eta above 1")
     end
     return p
 end

@@ -20,13 +20,6 @@ local function take_seeds(domains)
     return list
 end
 
--- Some point of the space.
-local function some_point(domains)
-    local out = {}
-    for k, d in pairs(domains) do out[k] = d:at(0.5) end
-    return out
-end
-
 ---Declares and carries out the sweep of a script.
 ---@param script {path: string, text: string, words: string[]}
 ---@param of {name: string, space: table, words: string[], sampler: string?, trials: integer?, metric: string?,
@@ -34,7 +27,7 @@ end
 function multirun.run(script, of)
     local domains = {}
     for k, v in pairs(of.space) do domains[k] = v end
-    if next(domains) == nil then error("-m: no key has several values, such as tau=0.05,0.1,0.2", 0) end
+    if next(domains) == nil then config.refuse("-m: no key has several values, such as tau=0.05,0.1,0.2") end
     local seeds = of.seeds or take_seeds(domains)
     local function execute(params, seed)
         local words = { table.unpack(of.words) }
@@ -50,19 +43,19 @@ function multirun.run(script, of)
         end
     end
     local opts = experiment.options
-    if not opts.worker then -- refuses wrong words before anything is queued; loads the files to store
+    -- Plans the script with a point's values: refuses wrong ones before anything is queued, loads the files to store.
+    local function try(params)
         local dry, collect, say = opts.dry_run, opts.collect, print
         opts.dry_run, opts.collect = true, {}
         _G.print = function() end
-        local first = some_point(domains)
-        local ok, err = pcall(execute, first, seeds and seeds[1])
+        local ok, err = pcall(execute, params, seeds and seeds[1])
         _G.print, opts.dry_run, opts.collect, opts.planned = say, dry, collect, 0
         script.words = of.words
-        if not ok then error(err, 0) end
+        if not ok then config.refuse("%s", err) end
     end
     return sweep.multirun(experiment(of.name), {
         name = of.name, space = domains, words = of.words, seeds = seeds, sampler = of.sampler, trials = of.trials,
-        metric = of.metric, goal = of.goal, seed = of.seed, execute = execute,
+        metric = of.metric, goal = of.goal, seed = of.seed, execute = execute, try = try,
     })
 end
 

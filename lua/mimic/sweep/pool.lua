@@ -1,6 +1,7 @@
 -- Worker processes on this machine: starts them, shows the sweep's progress, passes Ctrl-C on, replaces those that
 -- were killed, and waits for all. The workers need it not: they go on from the results file by themselves.
 local m = require "mimic"
+local command_line = require "mimic.command_line"
 local experiment = require "mimic.experiment"
 local progress = require "mimic.progress"
 local queue = require "mimic.sweep.queue"
@@ -43,9 +44,23 @@ function pool.gpu_list(text)
     return out
 end
 
+---Words of a worker process that says the commands of this one where something is to be continued.
+---@param uid string|nil of the sweep it works on
+---@return string[]
+function pool.worker_words(uid)
+    local words = { m.sys.realpath("/proc/self/exe"), "worker", "--quiet", "--db", experiment.options.db,
+        "--continue-with", command_line.again() }
+    if uid then
+        table.move({ "--sweep", uid, "--retry-with", command_line.retry(uid) }, 1, 4, #words + 1, words)
+    end
+    if experiment.options.device then
+        table.move({ "--device", experiment.options.device }, 1, 2, #words + 1, words)
+    end
+    return words
+end
+
 local function start(d, i, gpus)
-    local words = { m.sys.realpath("/proc/self/exe"), "worker", "--sweep", d.uid, "--quiet", "--db",
-        experiment.options.db }
+    local words = pool.worker_words(d.uid)
     local env
     if gpus then env = { "CUDA_VISIBLE_DEVICES=" .. gpus[(i - 1) % #gpus + 1] } end
     return { pid = m.sys.spawn(words, env), slot = i }
@@ -84,7 +99,7 @@ local function supervise(store, d, of, children)
             local code = m.sys.wait(c.pid)
             if code then
                 children[i] = nil
-                if code == 1 then of.failed = true end
+                if code == 75 then of.stopped = true end
                 local killed = code >= 128 and code ~= 130
                 if killed and told == 0 and restarts < 3 * of.workers and state_of(store, d) == "open" then
                     restarts = restarts + 1
@@ -102,7 +117,7 @@ local function supervise(store, d, of, children)
     show(store, d, from)
     progress.header(nil)
     progress.finish()
-    if told > 0 then error(Run.Stop, 0) end
+    if told > 0 or of.stopped and state_of(store, d) == "open" then error(Run.Stop, 0) end -- also by a full disk
 end
 
 ---Runs the trials of a sweep by worker processes.
@@ -122,8 +137,8 @@ function pool.run(d, of)
     end
     local state = state_of(store, d)
     if state == "open" then
-        error(("the workers of sweep %s ended before it was done; `mimic worker --sweep %s` goes on"):format(d.name,
-            d.name), 0)
+        error(("the workers of sweep %s ended before it was done; go on with\n  %s"):format(d.name,
+            command_line.again()), 0)
     end
     return state
 end

@@ -135,6 +135,25 @@ function queue.attach(store, row, run)
         m.db.hex(row.token)) == 1
 end
 
+local ask_every = 0.2 -- seconds
+
+---A function that tells whether a claimed trial is still its worker's: "held", "cancelled" (the sweep was) or
+---"lost" (another worker has it). It looks into the file, but not at every step.
+---@return fun(): "held"|"cancelled"|"lost"
+function queue.watch(store, row)
+    local asked, answer = 0, "held"
+    return function()
+        local now = m.sys.clock()
+        if answer == "held" and (now - asked > ask_every or not store.db:held()) then
+            asked = now
+            local t = store.db:first("SELECT state, token = ?2 AS mine FROM trial WHERE id = ?1", row.id,
+                m.db.hex(row.token))
+            answer = t and t.mine == 1 and "held" or t and t.state == "cancelled" and "cancelled" or "lost"
+        end
+        return answer
+    end
+end
+
 ---Notes the parameters that a define-by-run trial has drawn.
 function queue.set_params(store, row, params)
     return store.db:exec("UPDATE trial SET params = ? WHERE id = ? AND token = ?", config.json(params), row.id,

@@ -26,8 +26,7 @@ end
 local function bounds(who, lo, hi)
     local numbers = type(lo) == "number" and type(hi) == "number"
     if not numbers or lo ~= lo or hi ~= hi or lo > hi or lo == -math.huge or hi == math.huge then
-        error(("%s takes two numbers, the smaller first, not %s and %s")
-            :format(who, tostring(lo), tostring(hi)), 0)
+        config.refuse("%s takes two numbers, the smaller first, not %s and %s", who, tostring(lo), tostring(hi))
     end
 end
 
@@ -36,13 +35,13 @@ end
 ---@return space.Domain
 function space.choice(values)
     if type(values) ~= "table" or #values == 0 then
-        error("choice takes a list of values: choice { 0.05, 0.1, 0.2 }", 0)
+        config.refuse("choice takes a list of values: choice { 0.05, 0.1, 0.2 }")
     end
     local list = config.plain(values)
     local seen = {}
     for i = 1, #list do
         local key = config.json(list[i])
-        if seen[key] then error(("choice names %s twice"):format(key), 0) end
+        if seen[key] then config.refuse("choice names %s twice", key) end
         seen[key] = true
     end
     return make { kind = "choice", values = list }
@@ -62,9 +61,9 @@ end
 function space.range(lo, hi, step)
     step = step or 1
     bounds("range", lo, hi)
-    if type(step) ~= "number" or step <= 0 then error("range: the step is a number above 0", 0) end
+    if type(step) ~= "number" or step <= 0 then config.refuse("range: the step is a number above 0") end
     local n = math.floor((hi - lo) / step + 1e-9)
-    if n > 1e6 then error(("range(%g, %g, %g) has %.0f values"):format(lo, hi, step, n), 0) end
+    if n > 1e6 then config.refuse("range(%g, %g, %g) has %.0f values", lo, hi, step, n) end
     local values = {}
     for i = 0, n do values[i + 1] = tidy(lo + i * step) end
     return make { kind = "range", values = values, lo = lo, hi = hi, step = step }
@@ -73,7 +72,7 @@ end
 ---A whole number from lo to hi.
 function space.int(lo, hi)
     bounds("int", lo, hi)
-    if not (math.tointeger(lo) and math.tointeger(hi)) then error("int takes whole numbers", 0) end
+    if not (math.tointeger(lo) and math.tointeger(hi)) then config.refuse("int takes whole numbers") end
     return make { kind = "int", lo = math.tointeger(lo), hi = math.tointeger(hi) }
 end
 
@@ -86,7 +85,7 @@ end
 ---A number between lo and hi whose logarithm is uniform.
 function space.log(lo, hi)
     bounds("log", lo, hi)
-    if lo <= 0 then error("log: both ends are above 0", 0) end
+    if lo <= 0 then config.refuse("log: both ends are above 0") end
     return make { kind = "log", lo = lo + 0.0, hi = hi + 0.0 }
 end
 
@@ -172,8 +171,8 @@ function space.flatten(t)
             elseif type(v) == "table" then
                 walk(v, key .. ".")
             else
-                error(("space.%s: m.choice{...}, m.range(lo, hi, step), m.int, m.uniform or m.log expected, "
-                    .. "not %s"):format(key, tostring(v)), 0)
+                config.refuse("space.%s: m.choice{...}, m.range(lo, hi, step), m.int, m.uniform or m.log expected, "
+                    .. "not %s", key, tostring(v))
             end
         end
     end

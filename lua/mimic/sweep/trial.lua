@@ -55,7 +55,8 @@ end
 -- Attaches a run to the trial that executes it.
 local function adopt(store, d, row, run, listener)
     if not queue.attach(store, row, run.id) then error(Run.Taken, 0) end
-    run.lease = function() return store.db:held() end
+    run.sweep = d.uid
+    run.lease = queue.watch(store, row)
     run.listener = listener or d.pruner and function(epoch, values, final)
         if final then return false end
         local pause = judge(store, d, row, epoch, values[d.metric])
@@ -85,7 +86,7 @@ end
 
 -- A run of a define-by-run trial. It begins when it is asked for something: epochs() watches it, everything
 -- else waits for its end.
-local Watched = {}
+local Watched = { is_run = true }
 
 function Watched.__index(w, key)
     if Watched[key] then return Watched[key] end

@@ -47,7 +47,9 @@ local function execute(store, d, row)
         m.sys.sleep(0.2)
         return
     elseif not ok and out == Run.Taken then
-        experiment.complain("%s, trial %d was cancelled or taken by another worker", d.name, row.number)
+        if store.db:first("SELECT state FROM trial WHERE id = ?", row.id).state ~= "cancelled" then
+            experiment.complain("%s, trial %d: another worker has taken it", d.name, row.number)
+        end
         return
     elseif not ok then
         experiment.complain("%s, trial %d failed: %s", d.name, row.number, out)
