@@ -1,4 +1,4 @@
--- The results file of mimic, version 3. Made by the program on first use; `sqlite3 new.db < results/schema.sql`
+-- The results file of mimic, version 4. Made by the program on first use; `sqlite3 new.db < results/schema.sql`
 -- makes the same. Comments inside the statements are kept by SQLite: `.schema` of any file explains itself.
 -- Times are milliseconds since 1970 in UTC. JSON columns are checked by GLOB alone: json_valid() in a schema fails with
 -- trusted_schema = OFF in SQLite 3.40.1. Reading needs no program of ours: the views are the documented interface.
@@ -293,26 +293,31 @@ CREATE VIEW paper_vs_ours AS -- Every published number beside ours: mean over th
     dataset, split, metric, pos, mark, note
   FROM z GROUP BY ref, row, col;
 
-CREATE VIEW sweep_list AS -- Progress of sweeps
+CREATE VIEW sweep_list AS -- Progress of sweeps; best: the best mean over seeds of a point, as in sweep_stat
   SELECT s.id, s.name, s.state, s.sampler, s.metric, s.goal, count(t.id) AS trials,
     count(*) FILTER (WHERE t.state = 'done') AS done, count(*) FILTER (WHERE t.state = 'running') AS running,
     count(*) FILTER (WHERE t.state = 'waiting') AS waiting, count(*) FILTER (WHERE t.state = 'failed') AS failed,
     count(*) FILTER (WHERE t.state = 'pruned') AS pruned,
-    CASE s.goal WHEN 'max' THEN max(t.value) ELSE min(t.value) END AS best
+    (SELECT CASE s.goal WHEN 'max' THEN max(p.mean) ELSE min(p.mean) END FROM sweep_stat p WHERE p.sweep = s.id) AS best,
+    s.uid
   FROM sweep s LEFT JOIN trial t ON t.sweep = s.id GROUP BY s.id;
 
 CREATE VIEW sweep_point AS -- One row per trial and parameter: x is its value, y the trial's result
   SELECT t.sweep, j.key, j.value AS x, t.seed, t.state, t.value AS y, t.number FROM trial t, json_each(t.params) j;
 
 CREATE VIEW sweep_stat AS -- One row per point of a sweep: its value over seeds; NaN and unfinished seeds are in trials, not in n
-  WITH y AS (
-    SELECT *, avg(value) FILTER (WHERE state = 'done') OVER (PARTITION BY sweep, config_hash) AS mean FROM trial)
+  -- The trials of a point are numbered in a row, one for each seed.
+  WITH s AS (SELECT id, (SELECT count(*) FROM json_each(spec, '$.seeds')) AS seeds FROM sweep),
+  x AS (
+    SELECT t.*, CASE WHEN s.seeds > 0 THEN (t.number - 1) / s.seeds ELSE t.config_hash END AS point
+    FROM trial t JOIN s ON s.id = t.sweep),
+  y AS (SELECT *, avg(value) FILTER (WHERE state = 'done') OVER (PARTITION BY sweep, point) AS mean FROM x)
   SELECT sweep, config_hash, min(params) AS params, count(*) AS trials, count(value) FILTER (WHERE state = 'done') AS n,
     avg(value) FILTER (WHERE state = 'done') AS mean,
     sqrt(sum((value - mean) * (value - mean)) FILTER (WHERE state = 'done')
       / nullif(count(value) FILTER (WHERE state = 'done') - 1, 0)) AS sd,
     min(value) FILTER (WHERE state = 'done') AS lo, max(value) FILTER (WHERE state = 'done') AS hi,
     min(number) AS number
-  FROM y GROUP BY sweep, config_hash;
+  FROM y GROUP BY sweep, point;
 
-PRAGMA user_version = 3;
+PRAGMA user_version = 4;

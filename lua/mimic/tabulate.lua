@@ -23,6 +23,7 @@ local tabulate = {}
 ---@field p number? of the paired comparison with the base row
 ---@field pairs integer?
 ---@field best boolean? the best mean of its column
+---@field failed integer? seeds whose run failed and that have no value
 
 ---@class tabulate.Table
 ---@field name string
@@ -61,6 +62,17 @@ end
 
 local PAPER = "SELECT * FROM paper WHERE ref = ?1 ORDER BY pos, row, col"
 
+-- In the order in which they were first run.
+local ANSWERED = [[SELECT pr.row FROM paper_run pr JOIN run r ON r.id = pr.run
+  WHERE pr.ref = ?1 AND r.state IN ('done', 'failed') AND r.deleted IS NULL GROUP BY pr.row ORDER BY min(r.id)]]
+
+-- Rows whose runs failed are rows all the same: of each seed the newest run counts, one that is done first.
+local FAILED = [[SELECT row, count(*) AS n FROM (
+    SELECT pr.row, r.state,
+      row_number() OVER (PARTITION BY pr.row, r.seed ORDER BY r.state <> 'done', r.id DESC) AS newest
+    FROM paper_run pr JOIN run r ON r.id = pr.run WHERE pr.ref = ?1 AND r.deleted IS NULL)
+  WHERE newest = 1 AND state = 'failed' GROUP BY row]]
+
 local ANSWERS = [[SELECT pr.row, r.id, r.seed, x.dataset, x.split, x.metric, x.value
   FROM paper_run pr JOIN run r ON r.id = pr.run JOIN result x ON x.run = r.id
   WHERE pr.ref = ?1 AND r.state = 'done' AND r.deleted IS NULL ORDER BY r.id]]
@@ -93,6 +105,7 @@ local function from_paper(db, name, opts)
         cell.paper, cell.mark, cell.note = p.value, p.mark, p.note ~= "" and p.note or nil
         places[("%s\n%s\n%s"):format(p.dataset, p.split, p.metric)] = p.col
     end
+    for r in db:each(ANSWERED, name) do row_of(t, r.row) end
     for r in db:each(ANSWERS, name) do
         local row = row_of(t, r.row)
         local col = places[("%s\n%s\n%s"):format(r.dataset, r.split, r.metric)]
@@ -102,6 +115,7 @@ local function from_paper(db, name, opts)
         end
         if col then cell_of(row, col).values[r.seed] = r.value end -- a later run replaces an earlier one
     end
+    for r in db:each(FAILED, name) do row_of(t, r.row).failed = r.n end
     return t
 end
 
@@ -134,6 +148,7 @@ local function from_sweep(db, name)
     for r in db:each(SWEEP, sweep.id) do
         local cell = cell_of(row_of(t, tabulate.point(r.params)), "value")
         if r.state == "done" then cell.values[r.seed] = r.value end
+        if r.state == "failed" then cell.failed = (cell.failed or 0) + 1 end
     end
     return t
 end
@@ -143,23 +158,43 @@ local EXPERIMENT = [[SELECT r.kind, r.name, lower(hex(r.config_hash)) AS hash, r
   FROM run r JOIN experiment e ON e.id = r.experiment JOIN result x ON x.run = r.id
   WHERE e.name = ?1 AND r.state = 'done' AND r.deleted IS NULL AND x.metric = ?2 ORDER BY r.id]]
 
+local FAILED_RUNS = [[SELECT name, hash, count(*) AS n FROM (
+    SELECT r.name, lower(hex(r.config_hash)) AS hash, r.state,
+      row_number() OVER (PARTITION BY r.name, r.config_hash, r.seed ORDER BY r.state <> 'done', r.id DESC) AS newest
+    FROM run r JOIN experiment e ON e.id = r.experiment WHERE e.name = ?1 AND r.deleted IS NULL)
+  WHERE newest = 1 AND state = 'failed' GROUP BY name, hash]]
+
 local function from_experiment(db, name, opts)
     if not db:first("SELECT 1 AS x FROM experiment WHERE name = ?", name) then return nil end
     local t = { name = name, title = ("Experiment %s: %s"):format(name, opts.metric), note = "", columns = {},
         rows = {}, sql = EXPERIMENT }
-    local list, names = db:rows(EXPERIMENT, name, opts.metric), {}
-    for _, r in ipairs(list) do
-        names[r.name] = names[r.name] or {}
-        names[r.name][r.hash] = true
+    local list, failed, names = db:rows(EXPERIMENT, name, opts.metric), db:rows(FAILED_RUNS, name), {}
+    for _, rows in ipairs { list, failed } do
+        for _, r in ipairs(rows) do
+            names[r.name] = names[r.name] or {}
+            names[r.name][r.hash] = true
+        end
+    end
+    local function row_for(r)
+        local several = next(names[r.name], next(names[r.name])) ~= nil
+        return row_of(t, several and ("%s (%s)"):format(r.name, r.hash:sub(1, 6)) or r.name)
     end
     for _, r in ipairs(list) do
-        local several = next(names[r.name], next(names[r.name])) ~= nil
-        local row = row_of(t, several and ("%s (%s)"):format(r.name, r.hash:sub(1, 6)) or r.name)
+        local row = row_for(r)
         local key = r.dataset .. " " .. r.split
         column_of(t, key, { title = key, dataset = r.dataset, split = r.split, metric = opts.metric })
         cell_of(row, key).values[r.seed] = r.value
     end
+    for _, r in ipairs(failed) do row_for(r).failed = r.n end
     return t
+end
+
+-- Failed runs have no results: they stand in every column of their row.
+local function spread_failures(t, metric)
+    for _, row in ipairs(t.rows) do
+        if row.failed and #t.columns == 0 then column_of(t, metric, { title = metric, metric = metric }) end
+        for _, column in ipairs(row.failed and t.columns or {}) do cell_of(row, column.key).failed = row.failed end
+    end
 end
 
 local function better(t, column, a, b)
@@ -287,6 +322,7 @@ function tabulate.collect(db, name, opts)
             suggest.hint(name, names)), 0)
     end
     t.level = level
+    spread_failures(t, o.metric)
     describe(t, level)
     if t.ranked then rank(t) end
     t.base = choose_base(t, opts.base)

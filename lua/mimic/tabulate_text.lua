@@ -31,6 +31,11 @@ local function interval(column, cell)
 end
 text.interval = interval
 
+-- "failed (2)": how many runs of a cell's seeds failed.
+local function failures(cell)
+    return cell.failed and ("failed (%d)"):format(cell.failed) or ""
+end
+
 local marks = { inferred = "i", quoted = "q" }
 
 ---The published value with the letter of its source: i inferred, q quoted; nothing when printed.
@@ -70,7 +75,7 @@ end
 
 -- --- long form
 
-local long_columns = { "row", "on", "paper", "ours", "sd", "n", "interval", "delta", "p" }
+local long_columns = { "row", "on", "paper", "ours", "sd", "n", "failed", "interval", "delta", "p" }
 
 local function long(t, exact)
     local rows = {}
@@ -80,10 +85,13 @@ local function long(t, exact)
             if c and exact then
                 rows[#rows + 1] = { row = row.name, on = column.title, dataset = column.dataset, split = column.split,
                     metric = column.metric, paper = c.paper, mark = c.paper and c.mark, ours = c.mean, sd = c.sd,
-                    n = c.n, low = c.lo, high = c.hi, delta = c.delta, p = c.p, pairs = c.pairs, gain = c.gain }
-            elseif c and (c.paper or c.n > 0) then
+                    n = c.n, low = c.lo, high = c.hi, delta = c.delta, p = c.p, pairs = c.pairs, gain = c.gain,
+                    failed = c.failed }
+            elseif c and (c.paper or c.n > 0 or c.failed) then
                 rows[#rows + 1] = { row = row.name, on = column.title, paper = published(column, c),
-                    ours = text.number(column, c.mean) .. (c.best and " <" or ""), sd = text.number(column, c.sd),
+                    failed = c.n > 0 and c.failed or nil,
+                    ours = c.n == 0 and failures(c) or text.number(column, c.mean) .. (c.best and " <" or ""),
+                    sd = text.number(column, c.sd),
                     n = c.n > 0 and c.n or nil, interval = interval(column, c),
                     delta = signed(column, c.delta) .. (c.apart and " !" or ""),
                     p = c.p and ("%.3g%s"):format(c.p, c.p < 0.05 and " *" or "")
@@ -95,7 +103,7 @@ local function long(t, exact)
 end
 
 local exact_columns = { "row", "on", "dataset", "split", "metric", "paper", "mark", "ours", "sd", "n", "low", "high",
-    "delta", "p", "pairs", "gain" }
+    "delta", "p", "pairs", "gain", "failed" }
 
 -- Columns that say something.
 local function used(rows, columns)
@@ -143,7 +151,7 @@ local function parts_of(t, with_interval)
             local c = row.cells[column.key]
             if c then
                 has.paper = has.paper or c.paper ~= nil
-                has.ours = has.ours or c.n > 0
+                has.ours = has.ours or c.n > 0 or c.failed ~= nil
                 has.interval = has.interval or c.lo ~= nil
                 has.delta = has.delta or c.delta ~= nil
             end
@@ -166,9 +174,10 @@ local function part_text(part, column, c, pm)
     if part == "paper" then return published(column, c) end
     if part == "interval" then return interval(column, c) end
     if part == "delta" then return signed(column, c.delta) end
-    if c.n == 0 then return "" end
+    if c.n == 0 then return failures(c) end
     local sd = c.sd and (" %s %s"):format(pm, text.number(column, c.sd)) or ""
-    return ("%s%s (%d)%s"):format(text.number(column, c.mean), sd, c.n, c.p and c.p < 0.05 and " *" or "")
+    return ("%s%s (%d%s)%s"):format(text.number(column, c.mean), sd, c.n, c.failed and (", %d failed"):format(c.failed)
+        or "", c.p and c.p < 0.05 and " *" or "")
 end
 
 ---Text for LaTeX: what TeX would read as a command is printed.

@@ -220,6 +220,23 @@ function TestSweepCommands.test_pause_and_cancel_reach_running_workers()
     lu.assertStrContains(select(2, ok "worker --sweep slow"), "is done; `")
 end
 
+-- A row whose runs failed is a row of the table that says so.
+function TestSweepCommands.test_failed_rows_stand_in_tables()
+    shell.write(dir .. "/rows.lua", (task:gsub("c.x == c.fail", "c.x >= c.fail + run.seed")) .. [[
+m.experiment "toys":ablation { ref = "parts", kind = "toy", base = m.config { fail = 1 }, seeds = { 0, 1 },
+    rows = { { "full", { x = 0.3 } }, { "all fail", { x = 2 } }, { "one fails", { x = 1 } } } }
+]])
+    lu.assertEquals((run "sweep rows.lua -q"), 1)
+    for _, name in ipairs { "parts", "toys" } do
+        local out = ok("table " .. name)
+        lu.assertStrMatches(out, ".*\nall fail +toyset[test ]* +failed %(2%)\n.*")
+        lu.assertStrMatches(out, ".*\none fails +toyset[test ]* +%-0%.49 +1 +1.*")
+    end
+    lu.assertStrMatches(ok "table parts --latex", ".*all fail & failed %(2%) .*one fails & %-0%.49 %(1, 1 failed%).*")
+    lu.assertStrContains(ok "table parts --json", '"failed":2')
+    lu.assertStrContains(ok("table " .. cjson.decode((ok "sweep ls --json"))[1].uid), "failed (2)") -- as a sweep
+end
+
 -- The command that a message gives does go on: with the results file, the folder and the device that were given.
 function TestSweepCommands.test_commands_that_continue()
     local lib = dir .. "/t"

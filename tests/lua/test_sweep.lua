@@ -427,6 +427,19 @@ function TestSweep.test_best_of_a_planned_sweep()
     lu.assertEquals(real:best().patch, { x = 0.3 })
 end
 
+-- In the view, and so in `mimic sweep ls` and the header, as in the script; also where trials draw as they go.
+function TestSweep.test_best_is_a_mean_over_seeds()
+    local s = quietly(function()
+        return m.experiment("test"):sweep { name = "d", trials = 3, sampler = "random", metric = "val/acc",
+            seeds = { 0, 1 }, trial = function(t) return t:uniform("x", 0, 1) + 10 * t.seed end }
+    end)
+    lu.assertEquals(rows "SELECT trials, n FROM sweep_stat", { { trials = 2, n = 2 }, { trials = 2, n = 2 },
+        { trials = 2, n = 2 } })
+    local best = s:best()
+    lu.assertAlmostEquals(best.mean, best.params.x + 5, 1e-9)
+    lu.assertAlmostEquals(rows("SELECT best FROM sweep_list")[1].best, best.mean, 1e-9)
+end
+
 function TestSweep.test_sweeps_of_one_name()
     local first = declare { space = { x = { 0 } } }
     local second = declare { space = { x = { 1 } } }

@@ -229,9 +229,11 @@ local function of_space(store, d, row)
     end
     local run = experiment.one(d.exp, {
         kind = d.kind, name = name, config = d.base:with(patch), parent = parent,
-        hook = function(run) adopt(store, d, row, run) end,
+        hook = function(run)
+            adopt(store, d, row, run)
+            if d.ref then store:answer(run.id, d.ref, name) end -- failed ones stand in the table too
+        end,
     }, row.seed)
-    if run.state == "done" and d.ref then store:answer(run.id, d.ref, name) end
     return outcome(store, d, run)
 end
 
