@@ -173,7 +173,11 @@ static int add_row(lua_State *L) {
     }
     lua_createtable(L, q->by_place ? q->columns : 0, q->by_place ? 0 : q->columns);
     for (int i = 0; i < q->columns; i++) {
-        push_value(L, &q->values[i]);
+        const mimic_value *v = &q->values[i];
+        if (q->by_place && v->kind == MIMIC_BLOB)
+            mimicl_push_hex(L, (const uint8_t *)v->s, v->size);
+        else
+            push_value(L, v);
         if (q->by_place)
             lua_rawseti(L, -2, i + 1);
         else
@@ -239,7 +243,8 @@ static int db_rows(lua_State *L) {
     return rows_and_names(L, ALL_ROWS);
 }
 
-/* db:lists(sql, ...) -> the same with rows as lists of values (nil for NULL) in order of columns */
+/* db:lists(sql, ...) -> the same for a person: rows as lists of values (nil for NULL) in order of
+ * the columns, BLOBs as hexadecimal text */
 static int db_lists(lua_State *L) {
     return rows_and_names(L, LISTS);
 }

@@ -9,7 +9,7 @@ local exp = m.experiment "tau-lambda"
 local vit = { preset = false, img = 48, patch = 8, dim = 128, depth = 2, heads = 4, drop_path = 0,
     decoder = { dim = 64, depth = 1, heads = 4 } }
 local base = m.config {
-    size = "small", -- or "smoke"
+    size = m.one_of { "small", "smoke" },
     seeds = { 0, 1, 2 }, tau = { 0.01, 0.03, 0.07, 0.1, 0.5 }, lambda = { 0.01, 0.05, 0.1, 0.5, 1 },
     synth = { dir = "data/synth", seed = 0, size = 48, general_train = 3000, general_val = 200, faces_train = 3000,
         faces_test = 500 },

@@ -1,11 +1,14 @@
 -- Charts of the report beside its curves, as inline SVG: heat map, scatter, slices, parallel coordinates, bars.
 -- Everything that colour says is said by a number, a shape or a place too. Colours are the classes of the page's
 -- style sheet.
+local format = require "mimic.format"
 local plot = require "mimic.plot"
 
 local chart = {}
 
-local escape = plot.escape
+local function escape(s)
+    return plot.escape(format.cut(tostring(s)))
+end
 
 local function finite(v)
     return v and v == v and v ~= math.huge and v ~= -math.huge

@@ -6,7 +6,10 @@ local suggest = require "mimic.suggest"
 local config = { refused = false }
 
 local store = setmetatable({}, { __mode = "k" }) -- frozen proxy -> the table behind it
-local places = setmetatable({}, { __mode = "k" }) -- frozen proxy -> {origins, prefix}
+-- Of a frozen proxy, where anything is known: the origins of its leaves, and the words of the command line that set
+-- them with their values, {word, value}, both by dotted key; `prefix` is the place of this proxy in them.
+---@type table<table, {origins: table?, words: table?, prefix: string}>
+local marks = setmetatable({}, { __mode = "k" })
 local methods = {}
 local frozen = {} -- metatable of every proxy
 config.made = false -- a list here takes every configuration that m.config makes: `mimic config`
@@ -35,10 +38,29 @@ local function raw(t)
     return store[t] or t
 end
 
----Plain deep copy without proxies, safe to hand to C functions and to change.
----@param t any
----@return any
-function config.plain(t)
+local OneOf = {} -- metatable of m.one_of: a value of a configuration that the command line may change to another
+
+---A setting that is one of some values; the first is what it is unless the command line says another of them.
+---@param values any[]
+function config.one_of(values)
+    if type(values) ~= "table" or #values == 0 then
+        refuse('m.one_of takes a list of values, the usual one first: m.one_of { "small", "smoke" }')
+    end
+    return setmetatable({ values = values }, OneOf)
+end
+
+-- The words that set what lies below a proxy have had their effect: somebody looked.
+local function note_reading(t, key)
+    local mark = marks[t]
+    for k, set in pairs(mark and mark.words or {}) do
+        local below = key and k == mark.prefix .. key or not key and k:sub(1, #mark.prefix) == mark.prefix
+        if below then set.word.read = true end
+    end
+end
+
+local function copy(t, quietly)
+    if getmetatable(t) == OneOf then return t.values[1] end
+    if not quietly and marks[t] then note_reading(t) end
     t = raw(t)
     if type(t) ~= "table" then
         if type(t) == "function" or type(t) == "userdata" or type(t) == "thread" then
@@ -51,7 +73,7 @@ function config.plain(t)
         if math.type(k) == "float" or (type(k) ~= "string" and type(k) ~= "number") then
             refuse("a configuration's keys are names or 1..n, not %s", tostring(k))
         end
-        out[k] = config.plain(v)
+        out[k] = copy(v, quietly)
     end
     if is_list(out) then
         for k in pairs(out) do
@@ -63,9 +85,24 @@ function config.plain(t)
     return out
 end
 
+---Plain deep copy without proxies, safe to hand to C functions and to change.
+---@param t any
+---@return any
+function config.plain(t)
+    return copy(t)
+end
+
+---The same for the library itself: it is no reading of the values by the script.
+---@param t any
+---@return any
+function config.copy(t)
+    return copy(t, true)
+end
+
 function frozen.__index(t, k)
     local v = store[t][k]
     if v == nil then return methods[k] end
+    if marks[t] then note_reading(t, tostring(k)) end
     return v
 end
 
@@ -73,20 +110,23 @@ function frozen.__newindex(_, k)
     error(("a configuration is frozen: use base:with{ %s = ... }"):format(tostring(k)), 2)
 end
 
-function frozen.__pairs(t) return next, store[t], nil end
+function frozen.__pairs(t)
+    note_reading(t)
+    return next, store[t], nil
+end
 function frozen.__len(t) return #store[t] end
 function frozen.__tostring(t) return config.json(t) end
 frozen.__name = "mimic.config"
 
--- Proxies of a plain tree that nobody else holds. `origins` (dotted key -> place) is nil unless asked for.
-local function freeze(t, origins, prefix)
+-- Proxies of a plain tree that nobody else holds; what is known of them as for `marks`.
+local function freeze(t, origins, words, prefix)
     local inside = {}
     for k, v in next, t do
-        inside[k] = type(v) == "table" and freeze(v, origins, prefix .. tostring(k) .. ".") or v
+        inside[k] = type(v) == "table" and freeze(v, origins, words, prefix .. tostring(k) .. ".") or v
     end
     local proxy = setmetatable({}, frozen)
     store[proxy] = inside
-    if origins then places[proxy] = { origins = origins, prefix = prefix } end
+    if origins or words then marks[proxy] = { origins = origins, words = words, prefix = prefix } end
     return proxy
 end
 
@@ -105,6 +145,27 @@ function config.merge(base, patch)
     return base
 end
 
+-- The words that hold in a copy with `patch` over it; one whose value the patch replaces has lost, which is said.
+local function words_after(t, patch)
+    local mark = marks[t]
+    if not (mark and mark.words) then return nil end
+    local replaced, out = {}, {}
+    for _, leaf in ipairs(config.flatten(patch)) do replaced[leaf.key] = leaf.value end
+    for key, set in pairs(mark.words) do
+        if key:sub(1, #mark.prefix) == mark.prefix then
+            local own = key:sub(#mark.prefix + 1)
+            local over = replaced[own]
+            if over ~= nil and config.json(over) ~= config.json(set.value) then
+                local at = debug.getinfo(3, "Sl") -- the script's line
+                require("mimic.override").lost(set.word, own, over, ("%s:%d"):format(at.short_src, at.currentline))
+            else
+                out[own] = set
+            end
+        end
+    end
+    return next(out) and out
+end
+
 ---A new frozen configuration: this one with the values of `patch` over it.
 ---@param patch table
 ---@return table
@@ -116,7 +177,7 @@ function methods:with(patch)
             origins[leaf.key] = origins[leaf.key] or config.origin(self, leaf.key)
         end
     end
-    return freeze(config.merge(config.plain(self), plain), origins, "")
+    return freeze(config.merge(config.copy(self), plain), origins, words_after(self, plain), "")
 end
 
 -- Numbers so that they come back the same: integers without a point, floats with the fewest digits.
@@ -211,6 +272,18 @@ function config.known_path(defaults, path, from)
     return true
 end
 
+-- The words whose keys the task has have had their effect; those that it leaves out have not.
+local function note_known(given, defaults)
+    local mark = marks[given]
+    for key, set in pairs(mark and mark.words or {}) do
+        if key:sub(1, #mark.prefix) == mark.prefix then
+            local path = {}
+            for part in key:sub(#mark.prefix + 1):gmatch("[^.]+") do path[#path + 1] = part end
+            if path[1] == "seed" or config.known_path(defaults, path, 1) then set.word.read = true end
+        end
+    end
+end
+
 local function describe(v)
     if type(v) == "table" then return is_list(v) and "a list" or "a table" end
     return "a " .. type(v)
@@ -225,8 +298,9 @@ end
 ---@param where string names the task in messages
 ---@return table plain
 function config.resolve(given, defaults, others, where)
-    local plain = config.plain(given)
+    local plain = copy(given, marks[given] ~= nil)
     local out = config.plain(defaults)
+    note_known(given, defaults)
     for _, k in ipairs(common) do
         if k == "seed" and out.seed == nil then out.seed = 0 end
         if k ~= "seed" then plain[k] = nil end
@@ -269,23 +343,53 @@ function config.resolve(given, defaults, others, where)
     return out
 end
 
+-- Values of every m.one_of in a table, by dotted key.
+local function choices_of(t, prefix, out)
+    for k, v in next, raw(t) do
+        local key = prefix .. tostring(k)
+        if getmetatable(v) == OneOf then
+            out[key] = v.values
+        elseif type(v) == "table" then
+            choices_of(v, key .. ".", out)
+        end
+    end
+    return out
+end
+
+local function check_choices(base, choices)
+    for _, leaf in ipairs(next(choices) and config.flatten(base) or {}) do
+        local names, fits = {}, not choices[leaf.key]
+        for i, v in ipairs(choices[leaf.key] or {}) do
+            names[i] = tostring(v)
+            fits = fits or v == leaf.value
+        end
+        if not fits then
+            refuse("%s = %s: one of %s expected%s", leaf.key, config.json(leaf.value), table.concat(names, ", "),
+                suggest.hint(tostring(leaf.value), names))
+        end
+    end
+end
+
 ---A frozen configuration from a table, with the command line's overrides over it.
 ---@param t table
 ---@return table
 function config.new(t)
+    if type(t) ~= "table" then refuse("m.config takes a table, not a %s", type(t)) end
     local base = config.plain(t)
     local origins = origin.constructor("config", base, 3)
-    require("mimic.override").apply(base, origins)
-    local proxy = freeze(base, origins, "")
+    local words = require("mimic.override").apply(base, origins)
+    check_choices(base, choices_of(t, "", {}))
+    local proxy = freeze(base, origins, words, "")
     if config.made then config.made[#config.made + 1] = proxy end
     return proxy
 end
 
----A frozen configuration without the command line's overrides.
+---A frozen configuration without the command line's overrides; one that is frozen is itself.
 ---@param t table
 ---@return table
 function config.freeze(t)
-    return freeze(config.plain(t), nil, "")
+    if store[t] then return t end
+    return freeze(config.plain(t), nil, nil, "")
 end
 
 ---Where the value of a key was set ("file.lua:12", "override tau=0.2"); nil where nothing is known of it.
@@ -293,8 +397,8 @@ end
 ---@param key string dotted
 ---@return string|nil
 function config.origin(t, key)
-    local o = places[t]
-    return o and o.origins[o.prefix .. key]
+    local mark = marks[t]
+    return mark and mark.origins and mark.origins[mark.prefix .. key]
 end
 
 return setmetatable(config, { __call = function(_, t) return config.new(t) end })

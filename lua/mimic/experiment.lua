@@ -349,7 +349,7 @@ local function one(self, spec, seed)
     local cfg = experiment.resolve(spec.kind, given)
     if seed then cfg.seed = seed end
     if cfg.device then
-        cfg.device = opts.device or config.plain(given).device or first_device
+        cfg.device = opts.device or given.device or first_device
         if not opts.dry_run then use_device(cfg.device) end
     end
     if math.type(cfg.seed) ~= "integer" or cfg.seed < 0 then
@@ -456,7 +456,7 @@ function Experiment:run(spec)
         if not math.tointeger(spec.seeds[i]) then list = 0 break end
     end
     if list == 0 then
-        config.refuse("seeds is a list of whole numbers, such as [0,1,2], not %s", tostring(spec.seeds))
+        config.refuse("seeds is a list of whole numbers, such as [0,1,2], not %s", config.json(spec.seeds))
     end
     local out = setmetatable({}, Group)
     for i = 1, #spec.seeds do out[i] = one(self, spec, spec.seeds[i]) end

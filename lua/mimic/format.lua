@@ -8,15 +8,29 @@ local function escaped(c)
     return (c:gsub(".", function(b) return ("\\x%02x"):format(b:byte()) end))
 end
 
+---A text with the bytes that are no UTF-8 as \xNN.
+---@param s string
+---@return string
+function tables.mend(s)
+    local out, at = {}, 1
+    while true do
+        local n, bad = utf8.len(s, at)
+        if n then break end
+        out[#out + 1] = s:sub(at, bad - 1) .. escaped(s:sub(bad, bad))
+        at = bad + 1
+    end
+    return at == 1 and s or table.concat(out) .. s:sub(at)
+end
+
 ---Text that is safe in a terminal: control characters (they move the cursor, colour, retitle) and marks
----that turn the direction of writing are shown as \xNN, bytes that are no UTF-8 all as hex. With
+---that turn the direction of writing are shown as \xNN, and so are bytes that are no UTF-8. With
 ---`lines`, line ends and tabs stay.
 ---@param s any
 ---@param lines boolean|nil
 ---@return string
 function tables.safe(s, lines)
     s = tostring(s)
-    if not utf8.len(s) then return (s:gsub(".", function(c) return ("%02x"):format(c:byte()) end)) end
+    s = tables.mend(s)
     s = s:gsub("[%z\1-\31\127]", function(c)
         if c == "\n" or c == "\t" then return lines and c or " " end
         return escaped(c)
@@ -146,7 +160,7 @@ local function csv(rows, columns, keys)
     local function line(values)
         local parts = {}
         for j, v in ipairs(values) do
-            if not utf8.len(v) then v = text(v) end -- BLOBs as hex
+            v = tables.mend(v)
             parts[j] = v:find('[",\r\n]') and '"' .. v:gsub('"', '""') .. '"' or v
         end
         out[#out + 1] = table.concat(parts, ",")
@@ -182,7 +196,7 @@ local function json(rows, columns, keys)
         local parts = {}
         for j, name in ipairs(names) do
             local v = row[keys[j]]
-            if type(v) == "string" and not utf8.len(v) then v = text(v) end -- BLOBs as hex
+            if type(v) == "string" then v = tables.mend(v) end
             parts[j] = config.json(name) .. ":" .. config.json(v)
         end
         out[i] = "{" .. table.concat(parts, ",") .. "}"

@@ -19,8 +19,9 @@ local function strict(t, label)
     setmetatable(t, meta)
 end
 
--- The domains of a sweep's parameters. Of two numbers m.log makes one; of a tensor it is the operator.
-local domains = { choice = true, range = true, int = true, uniform = true, asha = true }
+-- The domains of a sweep's parameters, and the settings that are one of some values. Of two numbers m.log makes a
+-- domain; of a tensor it is the operator.
+local domains = { choice = true, range = true, int = true, uniform = true, asha = true, one_of = true }
 local log_of = m.log
 function m.log(a, ...)
     if type(a) == "number" then return require("mimic.sweep.space").log(a, ...) end
@@ -29,7 +30,8 @@ end
 
 local function load_lazily(_, name)
     if domains[name] then
-        local f = name == "asha" and require("mimic.sweep.asha").new or require("mimic.sweep.space")[name]
+        local f = name == "asha" and require("mimic.sweep.asha").new or name == "one_of"
+            and require("mimic.config").one_of or require("mimic.sweep.space")[name]
         rawset(m, name, f)
         return f
     end

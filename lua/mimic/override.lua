@@ -26,6 +26,38 @@ function override.unused()
     return out
 end
 
+---Words that a configuration has taken, but whose values nothing has looked at.
+---@return string[]
+function override.unread()
+    local out = {}
+    for _, o in ipairs(overrides) do
+        if o.used and not o.read and not o.was_lost and o.op ~= "remove" then out[#out + 1] = o.word end
+    end
+    return out
+end
+
+---The script sets over a word of the command line: said once.
+---@param o override.Word
+---@param key string as the script wrote it
+---@param value any
+---@param place string
+function override.lost(o, key, value, place)
+    if o.was_lost then return end
+    o.was_lost = true
+    if require("mimic.experiment").options.worker then return end
+    require("mimic.progress").complain("%s does not hold where the script sets %s = %s over it (%s)", o.word, key,
+        config.json(value), place)
+end
+
+---A key that is searched, but that the script never looks at or sets over.
+---@param keys table<string, any> what is searched
+---@return string|nil
+function override.without_effect(keys)
+    for _, o in ipairs(overrides) do
+        if keys[o.text] ~= nil and o.used and not o.read then return o.text end
+    end
+end
+
 -- A base that holds tables which are no key of any task (pretrain = {...}, finetune = {...}) is a set of
 -- configurations: a task's key at its top would reach no run.
 local function is_set_of_configs(base, tasks)
@@ -59,7 +91,8 @@ local function known(base, path, tasks)
             end
         end
     end
-    return #path == 1 and (path[1] == "seed" or path[1] == "seeds")
+    -- seed=3 is for a list of seeds, or for a run's own configuration
+    return #path == 1 and path[1] == "seed" and (type(base.seeds) == "table" or not is_set_of_configs(base, tasks))
 end
 
 local function suggestions(base, tasks)
@@ -117,11 +150,22 @@ local function note(origins, o)
     for _, leaf in ipairs(leaves) do origins[o.text .. "." .. leaf.key] = "override " .. o.word end
 end
 
+-- The leaves that a word has set, by dotted key.
+local function leaves_of(base, o)
+    local text = o.text == "seed" and base.seed == nil and "seeds" or o.text
+    if not config.is_map(o.value) then return { [text] = text == o.text and o.value or { o.value } } end
+    local out = {}
+    for _, leaf in ipairs(config.flatten(o.value)) do out[text .. "." .. leaf.key] = leaf.value end
+    return out
+end
+
 ---Changes a plain configuration as the words say.
 ---@param base table
 ---@param origins table<string, string>|nil where each value was set
+---@return table<string, {word: override.Word, value: any}>|nil by the keys that were set
 function override.apply(base, origins)
     if #overrides == 0 then return end
+    local words = {}
     local tasks = require("mimic.experiment").task_defaults()
     for _, o in ipairs(overrides) do
         if o.op == "remove" then
@@ -131,10 +175,12 @@ function override.apply(base, origins)
             config.refuse("unknown key '%s'%s; +%s adds it", o.text, hint, o.word)
         else
             set(base, o)
+            for key, value in pairs(leaves_of(base, o)) do words[key] = { word = o, value = value } end
         end
         if origins then note(origins, o) end
         o.used = true
     end
+    return next(words) and words
 end
 
 return override

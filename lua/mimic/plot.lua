@@ -1,5 +1,7 @@
 -- Curves: in the terminal with Braille dots, and as inline SVG for the report. Both take lines
 -- {name, points = {{step, value}, ...}}; values that are not finite make gaps.
+local format = require "mimic.format"
+
 local plot = {}
 
 ---Round steps that cover lo..hi, about n of them.
@@ -242,8 +244,7 @@ function plot.svg(spec)
         local class = (k - 1) % 6 + 1
         local dash = dashes[class] ~= "" and (' stroke-dasharray="%s"'):format(dashes[class]) or ""
         out[#out + 1] = ('<path class="line c%d"%s d="%s"><title>%s</title></path>'):format(class, dash,
-            path_of(line.points, sx, sy),
-            plot.escape(line.name))
+            path_of(line.points, sx, sy), plot.escape(format.cut(line.name)))
         local finite_points = 0
         for _, p in ipairs(line.points) do
             if finite(p.value) then finite_points = finite_points + 1 end
@@ -264,7 +265,7 @@ function plot.svg(spec)
         local dash = dashes[class] ~= "" and (' stroke-dasharray="%s"'):format(dashes[class]) or ""
         local key = '<svg class="key dash" viewBox="0 0 28 8" aria-hidden="true">' ..
             '<path class="line c%d"%s d="M0 4H28"/></svg>'
-        legend[k] = ("<span>%s%s</span>"):format(key:format(class, dash), plot.escape(line.name))
+        legend[k] = ("<span>%s%s</span>"):format(key:format(class, dash), plot.escape(format.cut(line.name)))
     end
     return table.concat(out) .. '<div class="legend">' .. table.concat(legend) .. "</div>"
 end

@@ -13,6 +13,7 @@ local phase, drawn_at
 local on_screen = 0 -- lines that stand on the terminal
 local last -- of the epoch that is running, for output without a terminal
 local header, header_said -- line of the sweep; its counts when last printed
+local shared = false -- the terminal, with the process that draws there
 local saved_at -- when the last checkpoint was written
 
 ---@param on boolean
@@ -83,8 +84,23 @@ local function value(v)
     return v
 end
 
+---Another process draws on the same terminal: what this one says begins on a line of its own.
+function progress.share()
+    shared = true
+end
+
+local function look_for_terminal()
+    if terminal ~= nil then return end
+    terminal = m.sys.isatty(2)
+    colour = terminal and not os.getenv("NO_COLOR") and os.getenv("TERM") ~= "dumb"
+end
+
 ---Takes the lines away, so that other output stands alone.
 function progress.clear()
+    if shared then
+        look_for_terminal()
+        if terminal then io.stderr:write("\r\27[K") end
+    end
     if on_screen == 0 then return end
     io.stderr:write("\r\27[K", ("\27[A\27[K"):rep(on_screen - 1))
     on_screen = 0
@@ -106,12 +122,6 @@ end
 ---@param ... any as for string.format
 function progress.note(...)
     if not quiet then progress.complain(...) end
-end
-
-local function look_for_terminal()
-    if terminal ~= nil then return end
-    terminal = m.sys.isatty(2)
-    colour = terminal and not os.getenv("NO_COLOR") and os.getenv("TERM") ~= "dumb"
 end
 
 -- What fits on a line of the terminal.

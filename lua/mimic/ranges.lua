@@ -1,6 +1,6 @@
 -- What the settings of the tasks may be, one line a key, checked before anything runs. A rule is written as
 -- it is shown: "0 < x < 1", "whole x >= 1", "3 of x >= 0" (a list), "some of x >= 0" (of any length), or the
--- words it may be, "mae | timm". A setting whose default is false may be false: unset.
+-- words it may be, "mae | timm", or "true or false". A setting whose default is false may be false: unset.
 local config = require "mimic.config"
 local suggest = require "mimic.suggest"
 
@@ -14,6 +14,7 @@ local from_zero <const> = "x >= 0"
 local count <const> = "whole x >= 1"
 local counted <const> = "whole x >= 0"
 local filter <const> = "bilinear | bicubic"
+local flag <const> = "true or false"
 
 --- Rules of the keys of `pretrain` (every method) and `finetune`; a key means the same in both.
 ranges.rules = {
@@ -31,6 +32,7 @@ ranges.rules = {
     ["data.format"] = "auto | folders | rafdb | ferplus | affectnet | list | pack | pixels | recordio",
     ["data.workers"] = "whole 1 <= x <= 256", ["data.ahead"] = "whole 1 <= x <= 64",
     ["data.cache"] = from_zero, ["data.device"] = "auto | off | stream | keep",
+    ["data.skip_damaged"] = flag, ["data.balanced"] = flag,
     ["augment.pre_resize"] = "whole 0 <= x <= 8192", ["augment.scale"] = "2 of 0 < x <= 1",
     ["augment.ratio"] = "2 of x > 0", ["augment.filter"] = filter, ["augment.flip"] = probability,
     ["augment.jitter"] = "4 of 0 <= x <= 10", ["augment.jitter_p"] = probability,
@@ -54,6 +56,7 @@ ranges.rules = {
     ["model.decoder.dim"] = count, ["model.decoder.depth"] = count, ["model.decoder.heads"] = count,
     ["model.bins"] = count, ["model.taps"] = "4 of whole x >= 0", ["model.mlp_dim"] = count,
     ["model.out_dim"] = count,
+    ["model.checkpoint"] = flag, ["model.gap.include_cls"] = flag, ["head.batchnorm"] = flag,
     ["head.std"] = from_zero, ["proj.kind"] = "none | linear | dense", ["proj.dim"] = count,
     ["proj.init"] = "torch | xavier", freeze = "none | patch_embed | encoder",
     -- methods and losses
@@ -90,6 +93,7 @@ end
 ---@param value any
 ---@return boolean
 function ranges.keeps(rule, value)
+    if rule == flag then return type(value) == "boolean" end
     local n, each = rule:match("^(%w+) of (.*)$")
     if n then
         if type(value) ~= "table" or n ~= "some" and #value ~= tonumber(n) then return false end

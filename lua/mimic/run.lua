@@ -238,6 +238,13 @@ function Run:result(dataset, split, metric, value, n, step)
     return self.store:result(self.id, dataset, split, metric)
 end
 
+---Text of a result, as a group of runs over seeds gives it: "88.92".
+---@return string
+function Run:summary(dataset, split, metric)
+    local v = self:result(dataset, split, metric)
+    return v and v == v and ("%.2f"):format(v) or "-"
+end
+
 ---Counts by true and predicted class, both numbered from 1.
 function Run:confusion(dataset, split, counts)
     self.store:add_confusion(self.id, dataset, split, counts)

@@ -175,7 +175,7 @@ end
 
 -- What makes it this search and no other. The number of trials may grow.
 local function identity(d, src)
-    local domains, rows, base = {}, {}, d.base and config.plain(d.base) or nil
+    local domains, rows, base = {}, {}, d.base and config.copy(d.base) or nil
     for _, p in ipairs(d.space) do domains[p.key] = p.domain:plain() end
     for i, name in ipairs(d.row_names or {}) do
         rows[i] = { name, d.rows[name].patch, parent_hash(d.rows[name].parent) }

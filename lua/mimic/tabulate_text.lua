@@ -5,6 +5,11 @@ local plot = require "mimic.plot"
 
 local text = {}
 
+-- What a person reads of a name: without what a terminal takes for a command, and not a page of it.
+local function short(s)
+    return format.cut(format.safe(s))
+end
+
 local function is_percent(column)
     return column.metric:match("acc") ~= nil or column.metric:match("recall") ~= nil
         or column.metric:match("f1") ~= nil
@@ -67,7 +72,7 @@ function text.notes(t)
     if has.paper and has.ours then out[#out + 1] = "delta: ours - paper" end
     if has.p then
         out[#out + 1] = ("p: paired bootstrap over common seeds against '%s', never below 2/2^n; * p < 0.05")
-            :format(t.base)
+            :format(short(t.base))
     end
     if not has.ours then out[#out + 1] = "no run has been filed under a row yet: answers = { ref, row } in exp:run" end
     return out
@@ -121,7 +126,7 @@ end
 
 local function readable(t, form)
     local rows = long(t)
-    local out = { format.safe(t.title), "" }
+    local out = { short(t.title), "" }
     for _, row in ipairs(rows) do -- a row's name once
         local name = row.row
         if name == out.last then row.row = "" end
@@ -207,12 +212,12 @@ end
 
 local function latex(t, with_interval)
     local groups = parts_of(t, with_interval)
-    local out = { "% " .. format.safe(t.title) .. "; \\usepackage{booktabs,textcomp}" }
+    local out = { "% " .. short(t.title) .. "; \\usepackage{booktabs,textcomp}" }
     for _, note in ipairs(text.notes(t)) do out[#out + 1] = "% " .. format.safe(note) end
     local spec, top, rules, heads, at = { "l" }, { "" }, {}, { "" }, 2
     for _, g in ipairs(groups) do
         spec[#spec + 1] = ("r"):rep(#g.parts)
-        top[#top + 1] = ("\\multicolumn{%d}{c}{%s}"):format(#g.parts, text.latex_escape(g.column.title))
+        top[#top + 1] = ("\\multicolumn{%d}{c}{%s}"):format(#g.parts, text.latex_escape(short(g.column.title)))
         rules[#rules + 1] = ("\\cmidrule(lr){%d-%d}"):format(at, at + #g.parts - 1)
         for _, part in ipairs(g.parts) do
             heads[#heads + 1] = part == "delta" and "$\\Delta$" or part == "interval" and ("%g\\,\\%%"):format(t.level)
@@ -227,7 +232,7 @@ local function latex(t, with_interval)
     out[#out + 1] = table.concat(heads, " & ") .. " \\\\"
     out[#out + 1] = "\\midrule"
     for _, row in ipairs(t.rows) do
-        local cells = { text.latex_escape(row.name) }
+        local cells = { text.latex_escape(short(row.name)) }
         for _, g in ipairs(groups) do
             for _, part in ipairs(g.parts) do
                 cells[#cells + 1] = latex_part(part, g.column, row.cells[g.column.key])
@@ -251,7 +256,7 @@ local function markdown(t, with_interval)
     local out, head, rule = {}, { "" }, { "---" }
     for _, g in ipairs(groups) do
         for _, part in ipairs(g.parts) do
-            head[#head + 1] = escape(format.safe(heading(t, g.column, part)))
+            head[#head + 1] = escape(short(heading(t, g.column, part)))
             rule[#rule + 1] = "---:"
         end
     end
@@ -259,7 +264,7 @@ local function markdown(t, with_interval)
     line(head)
     line(rule)
     for _, row in ipairs(t.rows) do
-        local cells = { escape(format.safe(row.name)) }
+        local cells = { escape(short(row.name)) }
         for _, g in ipairs(groups) do
             for _, part in ipairs(g.parts) do
                 local c = row.cells[g.column.key]
@@ -282,10 +287,11 @@ end
 function text.html(t)
     local escape = plot.escape
     local groups = parts_of(t, true)
-    local out = { '<div class="scroll"><table>\n<caption class="soft">', escape(t.title), "</caption>\n<thead><tr>",
-        '<th scope="col" rowspan="2"></th>' }
+    local out = { '<div class="scroll"><table>\n<caption class="soft">', escape(short(t.title)),
+        "</caption>\n<thead><tr>", '<th scope="col" rowspan="2"></th>' }
     for _, g in ipairs(groups) do
-        out[#out + 1] = ('<th scope="colgroup" class="n" colspan="%d">%s</th>'):format(#g.parts, escape(g.column.title))
+        out[#out + 1] = ('<th scope="colgroup" class="n" colspan="%d">%s</th>'):format(#g.parts,
+            escape(short(g.column.title)))
     end
     out[#out + 1] = "</tr><tr>"
     for _, g in ipairs(groups) do
@@ -296,7 +302,7 @@ function text.html(t)
     end
     out[#out + 1] = "</tr></thead>\n<tbody>\n"
     for _, row in ipairs(t.rows) do
-        out[#out + 1] = ('<tr><th scope="row">%s</th>'):format(escape(row.name))
+        out[#out + 1] = ('<tr><th scope="row">%s</th>'):format(escape(short(row.name)))
         for _, g in ipairs(groups) do
             local c = row.cells[g.column.key]
             for _, part in ipairs(g.parts) do

@@ -9,6 +9,7 @@ local reserved = { sources = true } -- part of a run's identity
 
 ---@param store table results database opened for writing
 function upkeep.add_tag(store, run, key, value)
+    if not key:find "%S" then error("a tag has a name: KEY or KEY=VALUE", 0) end
     if reserved[key] then error(("tag '%s' is the program's own"):format(key), 0) end
     store.db:exec([[INSERT INTO tag(run, key, value) VALUES(?, ?, ?)
       ON CONFLICT(run, key) DO UPDATE SET value = excluded.value]], run, key, value)

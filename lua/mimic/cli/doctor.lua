@@ -2,6 +2,7 @@
 local lfs = require "lfs"
 local m = require "mimic"
 local cli = require "mimic.cli"
+local command_line = require "mimic.command_line"
 local format = require "mimic.format"
 local upkeep = require "mimic.upkeep"
 
@@ -28,6 +29,8 @@ local function report(state, text, ...)
     print(("%-4s  %s"):format(state, format.safe(text:format(...))))
 end
 
+local rescue -- the commands that save what can be read of a damaged file
+
 local SUMMARY = [[SELECT s.run, s.name FROM series s LEFT JOIN (
     SELECT series, count(*) AS n, max(step) AS last_step, min(value) AS lo, max(value) AS hi,
       count(*) - count(value) AS bad_n FROM metric GROUP BY series) k ON k.series = s.id
@@ -40,7 +43,8 @@ local function pages(db)
     if text == "ok" then
         report("ok", "pages of the file are whole")
     else
-        report("BAD", "integrity_check: %s; keep the file, take a copy back, or try sqlite3 FILE .recover", text)
+        report("BAD", "integrity_check: %s; keep the file, and take a copy back or see what can be saved:", text)
+        report("", "%s", rescue)
     end
     local loose = db:rows "PRAGMA foreign_key_check"
     if #loose > 0 then
@@ -125,7 +129,7 @@ local function room(store)
     end
 end
 
-function command.run(args)
+local function examine(args)
     bad = 0
     local store = cli.results(args)
     local v = store.db:first "PRAGMA user_version"
@@ -138,6 +142,18 @@ function command.run(args)
     room(store)
     print(bad == 0 and "all is well" or ("%d finding%s of damage"):format(bad, bad == 1 and "" or "s"))
     return bad == 0 and cli.DONE or cli.DATABASE
+end
+
+function command.run(args)
+    rescue = ("sqlite3 %s .recover | sqlite3 saved.db; mimic --db saved.db doctor"):format(command_line.quote(args.db))
+    local ok, code = pcall(examine, args)
+    if ok then return code end
+    local why = tostring(code)
+    if why:find("malformed", 1, true) or why:find("is not a SQLite database", 1, true) then
+        cli.fail(cli.DATABASE, "%s\nThe file is damaged. Keep it, and take a copy back or see what can be saved:\n  %s",
+            why, rescue)
+    end
+    error(code, 0)
 end
 
 return command

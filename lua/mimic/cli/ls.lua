@@ -84,7 +84,13 @@ end
 function command.run(args)
     local store = cli.results(args)
     local sql, values, shown = cli.guard(cli.USAGE, statement, store, args)
-    local rows = cli.guard(cli.USAGE, function() return (store.db:rows(sql, table.unpack(values))) end)
+    local ok, rows = pcall(store.db.rows, store.db, sql, table.unpack(values))
+    if not ok then
+        local why = cli.message(rows)
+        cli.fail(cli.USAGE, "%s", args.where and ("--where %s: it is no condition in SQL (%s); for example "
+            .. "\"tau < 0.2 AND state = 'done'\""):format(args.where, why:match ": ([^\n]-): at "
+            or why:match ": (.*): in " or why) or why)
+    end
     local form = format.chosen(args)
     local exact = form == "csv" or form == "json"
     for _, r in ipairs(rows) do

@@ -1,5 +1,6 @@
 -- mimic merge: brings results files of other machines or Slurm tasks into this one.
 local lfs = require "lfs"
+local m = require "mimic"
 local cli = require "mimic.cli"
 local merge = require "mimic.sweep.merge"
 
@@ -22,6 +23,9 @@ end
 function command.run(args)
     for _, path in ipairs(args.shards) do
         if lfs.attributes(path, "mode") ~= "file" then cli.fail(cli.USAGE, "no results file %s", path) end
+        if m.sys.realpath(path) == m.sys.realpath(args.db) then
+            cli.fail(cli.USAGE, "%s is the results file that it would be merged into (--db: another)", path)
+        end
     end
     local store = cli.guard(cli.DATABASE, require("mimic.results").open, args.db, true)
     for _, path in ipairs(args.shards) do

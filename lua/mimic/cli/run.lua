@@ -78,6 +78,9 @@ function command.execute(script, call)
     if #unused > 0 and not finished and not call then
         cli.fail(cli.USAGE, "%s: the script has no m.config that takes it", table.concat(unused, ", "))
     end
+    for _, word in ipairs(not (opts.dry_run or finished or call) and override.unread() or {}) do
+        progress.complain("%s had no effect: nothing in the script has looked at it", word)
+    end
     if opts.dry_run and not opts.collect then
         print(("%d run%s%s"):format(opts.planned, opts.planned == 1 and "" or "s",
             require("mimic.flops").bill(opts.cost or {})))

@@ -27,7 +27,7 @@ function command.run(args)
     local store = cli.results(args, change)
     local run = cli.guard(cli.USAGE, store.find, store, args.run)
     for _, tag in ipairs(args.tags) do
-        local key, value = tag:match("^([^=]+)=(.*)$")
+        local key, value = tag:match("^([^=]*)=(.*)$")
         cli.guard(cli.USAGE, upkeep.add_tag, store, run.id, key or tag, value or "")
     end
     for _, key in ipairs(args.remove) do

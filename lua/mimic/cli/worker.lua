@@ -126,6 +126,7 @@ function command.run(args)
     local store = cli.results(args, true)
     local opts = experiment.options
     opts.device, opts.continue_with, opts.retry_with = args.device, args.continue_with, args.retry_with
+    if args.continue_with then progress.share() end
     opts.usual_db = args.db == usual_db and m.sys.realpath(args.db) or nil
     args.db = m.sys.realpath(args.db) -- the script may have been started in another folder
     opts.db = args.db

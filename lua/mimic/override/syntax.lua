@@ -1,4 +1,4 @@
--- Words of the command line that change a configuration, in Hydra's syntax: key=value, +key=value, ~key.
+-- Words of the command line that change a configuration, in Hydra's syntax: key=value, +key=value (or ++), ~key.
 -- Values: numbers, true, false, null, text, 'quoted', "quoted", [lists], {a: 1} maps, 0..4; a sweep (-m) also
 -- takes several values a,b,c and domains: range(lo, hi, step), choice(a, b), int, uniform (interval), log.
 local space = require "mimic.sweep.space"
@@ -180,8 +180,8 @@ end
 ---@param word string
 ---@return override.Word
 function syntax.parse(word)
-    local sign, key, value = word:match("^([+]?)([%w_.]+)=(.*)$")
-    local op = sign == "+" and "add" or "set"
+    local sign, key, value = word:match("^(%+?%+?)([%w_.]+)=(.*)$")
+    local op = sign == "" and "set" or "add"
     if not key then
         key = word:match("^~([%w_.]+)$")
         op = "remove"

@@ -49,9 +49,11 @@ function multirun.run(script, of)
         opts.dry_run, opts.collect = true, {}
         _G.print = function() end
         local ok, err = pcall(execute, params, seeds and seeds[1])
+        local lost = ok and override.without_effect(params)
         _G.print, opts.dry_run, opts.collect, opts.planned = say, dry, collect, 0
         script.words = of.words
         if not ok then config.refuse("%s", err) end
+        if lost then config.refuse("-m %s: it has no effect, the script sets over it or never looks at it", lost) end
     end
     return sweep.multirun(experiment(of.name), {
         name = of.name, space = domains, words = of.words, seeds = seeds, sampler = of.sampler, trials = of.trials,
