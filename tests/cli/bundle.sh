@@ -14,6 +14,10 @@ if ! "${namespace[@]}" mount --rbind /proc "$root/proc" 2>/dev/null; then
     echo "skipped: no mount namespace of one's own here"
     exit 77
 fi
+if "$source/script/bundle" "$root/opt/none" "$root/nothing built" 2>/dev/null || [ -e "$root/opt" ]; then
+    echo "a bundle without a build left something" >&2
+    exit 1
+fi
 "$source/script/bundle" "$root/opt/mimic" "$build"
 mkdir -p "$root"/{lib64,tmp,work} "$root/lib/x86_64-linux-gnu"
 cp -L /lib64/ld-linux-x86-64.so.2 "$root/lib64/"

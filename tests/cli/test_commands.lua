@@ -169,6 +169,27 @@ function TestCommands.test_lists_and_curves()
     lu.assertStrContains(select(3, run "log 1 train/los"), "did you mean train/loss")
 end
 
+function TestCommands.test_values_without_effect_are_said()
+    shell.write(dir .. "/own.lua", toy:match "^(.-)local base" .. [[
+local base = m.config { size = m.one_of { "small", "smoke" }, unused = 1, toy = { steps = 2 } }
+print(m.experiment "own":run { kind = "toy", name = "one", config = base.toy:with { steps = 4 } }:summary("toyset",
+    "test", "acc"), base.size)
+]])
+    local out, err = ok "run own.lua -q"
+    lu.assertEquals({ out:match "([%d.]+\tsmall)\n$", err }, { "12.50\tsmall", "" })
+    err = select(2, ok "run own.lua unused=2 toy.steps=3 size=smoke -q")
+    lu.assertStrMatches(err, "mimic: toy%.steps=3 does not hold where the script sets steps = 4 over it "
+        .. "%(own.lua:%d+%)\nmimic: unused=2 had no effect: nothing in the script has looked at it\n")
+    for words, text in pairs { ["size=smok"] = "did you mean smoke", ["seeds=[7]"] = "unknown key 'seeds'" } do
+        local code, _, why = run("run own.lua " .. words)
+        lu.assertEquals(code, 2)
+        lu.assertStrContains(why, text)
+    end
+    local code, _, why = run "sweep own.lua -m toy.steps=3,4"
+    lu.assertEquals(code, 2)
+    lu.assertStrContains(why, "-m toy.steps: it has no effect")
+end
+
 function TestCommands.test_query_forms()
     ok "run toy.lua"
     lu.assertEquals(ok "query --csv 'SELECT 1 AS a, NULL AS b, 0.1 AS c'", "a,b,c\n1,,0.1\n")

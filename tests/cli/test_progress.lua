@@ -73,6 +73,31 @@ function TestProgress.test_on_a_terminal()
     lu.assertNil(terminal("run toy.lua --force --quiet", "COLUMNS=80"):find("\27", 1, true))
 end
 
+-- Lines of worker processes do not end up behind the header that the command draws.
+function TestProgress.test_lines_of_workers_stand_alone()
+    shell.write(dir .. "/sweep.lua", [[
+local m = require "mimic"
+m.experiment.task("toy", { defaults = { x = 0 }, run = function(run)
+    m.sys.sleep(0.6)
+    run:log(1, { ["val/acc"] = run.config.x })
+    run:result("toyset", "test", "acc", run.config.x, 8, 1)
+end })
+m.experiment "toys":sweep { name = "s", kind = "toy", base = m.config {}, metric = "val/acc",
+    space = { x = { 1, 2, 3, 4 } } }
+]])
+    local shown = terminal("sweep sweep.lua --workers 2", "COLUMNS=100")
+    local seen = 0
+    for line in shown:gmatch "[^\n]+" do
+        local golden = line:find("toyset test acc", 1, true)
+        if golden then
+            seen = seen + 1
+            lu.assertTrue(line:sub(1, golden - 1):find "\27%[K$" ~= nil, (line:gsub("\27", "<ESC>")))
+        end
+    end
+    lu.assertEquals(seen, 4)
+    lu.assertStrContains(shown, "/4 done")
+end
+
 function TestProgress.test_top_and_watch_end()
     lu.assertEquals((shell.run(dir, "run toy.lua -q")), 0)
     local shown = terminal("top --count 2 --interval 0.1", "COLUMNS=60")

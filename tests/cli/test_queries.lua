@@ -67,7 +67,7 @@ function TestQueries.test_ls_knows_parameters_results_series_and_tags()
     refused([[ls --where "tua < 0.1"]], "did you mean tau")
     refused("ls --sort acd", "did you mean acc")
     refused("ls --sweep tau-lamda", "did you mean tau-lambda")
-    refused([[ls --where "tau <"]], "")
+    refused([[ls --where "tau <"]], [[--where tau <: it is no condition in SQL (near ")": syntax error); for example]])
     write(function(db) db:exec "INSERT INTO param VALUES(1, 'supcon.tau', 0.3, '0.3')" end)
     refused([[ls --where "tau < 1"]], "mscl.tau or supcon.tau")
 end
@@ -152,6 +152,7 @@ function TestQueries.test_tags_and_notes()
     lu.assertStrContains(shown, "seen twice")
     lu.assertStrContains(shown, "table2: supervised, CE")
     refused("tag 1 sources=x", "program's own")
+    for _, words in ipairs { "tag 1 ''", "tag 1 =x", "tag 1 ' '" } do refused(words, "a tag has a name") end
     refused("tag 1 --remove aa", "did you mean a")
 end
 
@@ -209,6 +210,40 @@ function TestQueries.test_doctor_finds_damage()
     lu.assertStrContains(out, "step-5.safetensors is missing")
     lu.assertStrContains(out, "summary of series val/acc")
     lu.assertStrContains(out, "2 findings")
+end
+
+function TestQueries.test_a_damaged_file()
+    fill { configurations = 2, seeds = 2 }
+    local whole = shell.read(dir .. "/results/mimic.db")
+    local cut = whole:sub(1, 8192) .. ("\x7f"):rep(16384) .. whole:sub(8192 + 16384 + 1)
+    for name, bytes in pairs { ["it's.db"] = cut, ["head.db"] = ("x"):rep(100) .. whole:sub(101) } do
+        shell.write(dir .. "/" .. name, bytes)
+        local code, out, err = run('doctor --db "' .. name .. '"')
+        lu.assertEquals(code, 3)
+        lu.assertStrContains(out .. err, "sqlite3 " .. (name:find "'" and [['it'\''s.db']] or name)
+            .. " .recover | sqlite3 saved.db; mimic --db saved.db doctor")
+    end
+end
+
+function TestQueries.test_a_file_is_not_merged_into_itself()
+    fill { configurations = 1, seeds = 1 }
+    os.execute(("ln -s mimic.db '%s/results/other.db'"):format(dir))
+    for _, path in ipairs { "results/mimic.db", "./results/../results/mimic.db", "results/other.db" } do
+        refused("merge " .. path, "is the results file that it would be merged into")
+    end
+end
+
+-- A byte that is no UTF-8 is shown as itself, and what stands around it stays; BLOBs are hexadecimal.
+function TestQueries.test_bytes_that_are_no_text()
+    fill { configurations = 1, seeds = 1 }
+    write(function(db) db:exec("UPDATE run SET name = ? WHERE id = 1", "na\xefve \xff") end)
+    for _, words in ipairs { "ls", "show 1", "query 'SELECT name FROM run'", "query --csv 'SELECT name FROM run'",
+        "table 'made up' --latex" } do
+        local shown = words:find "latex" and [[na\textbackslash{}xefve \textbackslash{}xff]] or [[na\xefve \xff]]
+        lu.assertStrContains(ok(words), shown)
+    end
+    lu.assertEquals(json("query --json 'SELECT name FROM run'")[1].name, [[na\xefve \xff]])
+    lu.assertEquals(ok [[query --csv "SELECT x'00ff41' AS b"]], "b\n00ff41\n")
 end
 
 function TestQueries.test_export()
@@ -294,6 +329,10 @@ function TestQueries.test_hostile_names_and_values()
     local html = shell.read(dir .. "/r.html")
     lu.assertNotStrContains(html, "<script>alert")
     lu.assertNil(html:find("[%z\1-\8\11\12\14-\31]"))
+    for _, text in ipairs { seen[7], seen[8], seen[9], html:match '<div class="legend">.-</div>' } do
+        lu.assertTrue(#text < 1 << 17, #text) -- of a name of 1 MB its beginning
+        lu.assertNotStrContains(text, ("x"):rep(200))
+    end
     lu.assertNil(lfs.attributes(dir .. "/pwned"))
     for i, text in ipairs(hostile) do -- by the command line
         if #text < 1000 and not text:find("[\n]") then

@@ -56,6 +56,74 @@ function TestConfig.test_canonical_json()
     end
 end
 
+function TestConfig.test_settings_that_are_one_of_some_values()
+    local function size() return m.config { run = { size = m.one_of { "small", "smoke", 3 } } }.run.size end
+    lu.assertEquals(size(), "small")
+    override.set { "run.size=smoke" }
+    lu.assertEquals(size(), "smoke")
+    override.set { "run.size=3" }
+    lu.assertEquals(size(), 3)
+    override.set { "run.size=smok" }
+    lu.assertErrorMsgContains('run.size = "smok": one of small, smoke, 3 expected (did you mean smoke?)', size)
+    lu.assertErrorMsgContains("m.one_of takes a list", m.one_of, "small")
+end
+
+-- What progress.complain says while f runs.
+local function said(f)
+    local progress, out = require "mimic.progress", {}
+    local complain = progress.complain
+    progress.complain = function(...) out[#out + 1] = string.format(...) end
+    local ok, err = pcall(f)
+    progress.complain = complain
+    if not ok then error(err, 0) end
+    return out
+end
+
+function TestConfig.test_overrides_without_effect_are_said()
+    local defaults = { epochs = 1, lr = 0.1, sub = { size = 2 } }
+    override.set { "a.epochs=3", "a.lr=0.5", "a.sub.size=4", "own=7", "list=[1,2]" }
+    local base, lost
+    lost = said(function()
+        base = m.config { a = { epochs = 2, sub = { size = 2 } }, b = 1, own = 1, list = { 0 } }
+        local c = base.a:with { epochs = 3, lr = 0.7, sub = { more = 1 } } -- the same value is no loss
+        c:with { lr = 0.8 }
+    end)
+    lu.assertEquals(#lost, 1) -- once, by the first line
+    lu.assertStrMatches(lost[1],
+        "a%.lr=0%.5 does not hold where the script sets lr = 0%.7 over it %(.*test_config.lua:%d+%)")
+    lu.assertEquals(override.unread(), { "a.epochs=3", "a.sub.size=4", "own=7", "list=[1,2]" })
+    lu.assertEquals(config.resolve(base.a:with { lr = 1 }, defaults, {}, "t").epochs, 3)
+    lu.assertEquals(override.unread(), { "own=7", "list=[1,2]" })
+    lu.assertEquals(base.own + #base.list, 9)
+    lu.assertEquals(override.unread(), {})
+    override.set { "a.epochs=3", "own=8" }
+    base = m.config { a = { epochs = 2 }, own = 1 }
+    config.resolve(base.a, { lr = 0.1 }, { { epochs = 1 } }, "t") -- known to another task alone
+    lu.assertEquals(override.unread(), { "a.epochs=3", "own=8" })
+    config.plain(base) -- a script that takes all of it has looked
+    lu.assertEquals(override.unread(), {})
+end
+
+function TestConfig.test_seeds_that_the_script_has_not()
+    override.set { "seeds=[7]" }
+    lu.assertEquals(m.config({ seeds = { 1 } }).seeds[1], 7)
+    lu.assertErrorMsgContains("unknown key 'seeds'; +seeds=[7] adds it", m.config, { finetune = { epochs = 1 } })
+    override.set { "seed=7" }
+    lu.assertEquals(m.config({ seeds = { 1 } }).seeds[1], 7)
+    lu.assertEquals(m.config({ epochs = 1 }).seed, 7)
+    lu.assertErrorMsgContains("unknown key 'seed'", m.config, { my_runs = { epochs = 1 } })
+    override.set { "++note=x" }
+    lu.assertEquals(m.config({}).note, "x")
+end
+
+function TestConfig.test_flags_are_booleans()
+    lu.assertTrue(ranges.keeps(ranges.rules["model.checkpoint"], true))
+    lu.assertFalse(ranges.keeps(ranges.rules["model.checkpoint"], "true"))
+    override.set { "model.checkpoint=yes" }
+    local c = m.config { model = { preset = "vit_ti16" } }
+    lu.assertErrorMsgContains("model.checkpoint: expected true or false, got 'yes'", experiment.resolve, "finetune", c)
+end
+
 local defaults = { epochs = 1, lr = 0.1, path = false, free = {}, sub = { size = 2, names = { "a" } } }
 
 function TestConfig.test_resolve_fills_checks_and_suggests()
