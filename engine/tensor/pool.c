@@ -25,6 +25,7 @@ enum { STEPS = 32, CLASSES = STEPS * 48, RETIRED_LEAST = 1 << 20 };
 typedef struct class_blocks {
     void **free; /* [room], `count` in use, the last one is taken next */
     int32_t count, blocks, room;
+    int32_t cold; /* the first so many have given their pages back: taken last */
 } class_blocks;
 
 struct mimic_pool {
@@ -77,6 +78,7 @@ mimic_status mimic_pool_open(mimic_device *d) {
 void mimic_pool_trim(mimic_device *d) {
     for (int c = 0; c < CLASSES; c++) {
         class_blocks *k = &d->pool->classes[c];
+        k->cold = 0;
         for (; k->count > 0; k->blocks--) {
             void *b = k->free[--k->count];
             unpoison(d, b, class_bytes(c));
@@ -202,6 +204,7 @@ mimic_status mimic_device_get(mimic_device *d, size_t bytes, void **out) {
     void *b;
     if (k->count > 0) {
         b = k->free[--k->count];
+        k->cold = k->cold < k->count ? k->cold : k->count;
         unpoison(d, b, wanted);
         p->stats.cached -= bytes;
     } else {
@@ -245,11 +248,20 @@ void mimic_pool_owe(mimic_device *d, size_t bytes) {
         d->pool->owed = bytes;
 }
 
-void mimic_pool_retire(const mimic_storage *s) {
+void mimic_pool_retire(mimic_storage *s) {
     mimic_device *d = s->device;
-    if (s->bytes >= RETIRED_LEAST && d->pool->owed >= s->bytes &&
-        mimic_host_forget(d->ctx, s->data, s->bytes))
-        d->pool->owed -= s->bytes;
+    if (s->bytes < RETIRED_LEAST || d->pool->owed < s->bytes ||
+        !mimic_host_forget(d->ctx, s->data, s->bytes))
+        return;
+    d->pool->owed -= s->bytes;
+    s->cold = true;
+}
+
+void mimic_pool_sink(mimic_device *d, size_t bytes) {
+    class_blocks *k = &d->pool->classes[class_of(&bytes)];
+    void *b = k->free[k->count - 1];
+    k->free[k->count - 1] = k->free[k->cold];
+    k->free[k->cold++] = b;
 }
 
 mimic_status mimic_pool_get(mimic_ctx *ctx, size_t bytes, void **out) {

@@ -22,6 +22,7 @@ static mimic_status storage_new(mimic_device *d, const mimic_tensor *t, size_t b
     s->bytes = bytes;
     s->id = t->id;
     s->dtype = t->dtype;
+    s->cold = false;
     s->rank = t->rank;
     memcpy(s->shape, t->shape, sizeof s->shape);
     s->op = t->op;
@@ -36,6 +37,8 @@ static void storage_release(mimic_storage *s) {
         return;
     mimic_pool_untrack(s);
     mimic_device_put(s->device, s->data, s->bytes);
+    if (s->cold)
+        mimic_pool_sink(s->device, s->bytes);
     mimic_slab_put(s->device->ctx, s, sizeof *s);
 }
 

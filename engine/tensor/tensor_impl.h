@@ -18,6 +18,7 @@ typedef struct mimic_storage {
     size_t bytes;
     uint32_t id; /* birth, for the out-of-memory report */
     uint8_t dtype, rank;
+    bool cold; /* retired: see mimic_pool_retire */
     int64_t shape[MIMIC_MAX_RANK];
     const char *op, *place;
     struct mimic_storage *next, *prev; /* the pool's list of live storages */
@@ -88,7 +89,9 @@ void mimic_pool_trim(mimic_device *d);
  * frees what the tape held: as much of that goes back to the system meanwhile (mimic_pool_retire,
  * of a storage about to be released by its last holder). So both are never there in full. */
 void mimic_pool_owe(mimic_device *d, size_t bytes);
-void mimic_pool_retire(const mimic_storage *s);
+void mimic_pool_retire(mimic_storage *s);
+/* The block given back last, of `bytes`, is of a retired storage. */
+void mimic_pool_sink(mimic_device *d, size_t bytes);
 
 /* The list of live storages, for the report. */
 void mimic_pool_track(mimic_storage *s);

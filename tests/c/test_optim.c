@@ -398,6 +398,34 @@ static void large_gradients_give_their_pages_back(void **state) {
     mimic_close(ctx);
 }
 
+/* What the tape frees goes back to the system as far as the gradients' arena will take its place,
+ * and can be used again. */
+static void backward_retires_what_it_has_read(void **state) {
+    (void)state;
+    enum { N = 1 << 22, DEPTH = 6 };
+    mimic_ctx *ctx = open_ctx();
+    mimic_tensor *x = numbers(ctx, N, 1);
+    ok(ctx, mimic_tensor_set_requires_grad(ctx, x, true));
+    for (int step = 1; step <= 2; step++) {
+        mimic_tensor *y = x;
+        mimic_tensor_retain(y);
+        for (int i = 0; i < DEPTH; i++) {
+            mimic_tensor *next = op2(ctx, "relu", y, NULL); /* keeps its output */
+            mimic_tensor_release(y);
+            y = next;
+        }
+        mimic_tensor *loss = sum_of(ctx, y);
+        size_t before = resident();
+        mimic_pool_owe(ctx->device, MIMIC_HOST_LARGE); /* four of the six */
+        ok(ctx, mimic_backward(ctx, loss));
+        mimic_tensor_release(loss);
+        assert_true(resident() + MIMIC_HOST_LARGE * 3 / 4 < before + 2 * N * sizeof(float));
+        assert_true(number_at(mimic_tensor_grad(x), N - 1) == (float)step);
+    }
+    mimic_tensor_release(x);
+    mimic_close(ctx);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(golden),
@@ -407,6 +435,7 @@ int main(void) {
         cmocka_unit_test(norms_and_clipping),
         cmocka_unit_test(scopes_and_failures),
         cmocka_unit_test(large_gradients_give_their_pages_back),
+        cmocka_unit_test(backward_retires_what_it_has_read),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -197,7 +197,7 @@ static void plan(gemm_job *job, int threads) {
     job->b_packed = g->tb || g->in == MIMIC_BF16 || g->n % gemm_vector(job->kind) != 0 ||
                     (g->m > GEMM_MAX_MB / 2 && g->k * g->n > 8192);
     job->mb = GEMM_MAX_MB;
-    job->nb = min64(job->panels, 8);
+    job->nb = min64(job->panels, widened ? 16 : 8); /* A is widened anew for each nb panels */
     job->tasks_n = up(job->panels, job->nb);
     job->tasks = up(g->m, job->mb) * job->tasks_n;
     while (threads > 1 && job->tasks < 4 * threads && (job->nb > 2 || job->mb > 4 * GEMM_MR)) {

@@ -10,13 +10,14 @@ SIMD_FN void NAME(finish_vector)(const REAL *sum, const REAL *bias, T *pre, T *c
     VEC v = n == W ? RLOAD(sum + j) : RLOADN(sum + j, n);
     if (bias)
         v += n == W ? RLOAD(bias + j) : RLOADN(bias + j, n);
-    if (act != GEMM_ACT_NONE)
-        v = ROUND(v); /* the activation is that of the value that is kept */
+    /* the activation is that of the value as it is kept */
     if (n == W) {
-        if (pre)
-            QUICK_STORE(pre + j, v);
+        if (act != GEMM_ACT_NONE)
+            v = KEEP(pre ? pre + j : NULL, v);
         QUICK_STORE(c + j, NAME(activate)(v, act));
     } else {
+        if (act != GEMM_ACT_NONE)
+            v = KEEP(NULL, v);
         if (pre)
             STOREN(pre + j, v, n);
         STOREN(c + j, NAME(activate)(v, act), n);
@@ -100,19 +101,28 @@ SIMD_FN void quick_store_bf16(uint16_t *p, vf32 v) {
 #define quick_store_bf16 vstore_bf16
 #endif
 
-/* v as it is when stored and read again. */
-#define ROUND(v) EACH_CAT(round_to, SUFFIX)(v)
-#define round_to_f32(v) (v)
-#define round_to_f64(v) (v)
+/* Stores v unless p is NULL; returns it as it is when read again. */
+#define KEEP(p, v) EACH_CAT(keep, SUFFIX)(p, v)
+SIMD_FN vf32 keep_f32(float *p, vf32 v) {
+    if (p)
+        vstore_f32(p, v);
+    return v;
+}
+SIMD_FN vf64 keep_f64(double *p, vf64 v) {
+    if (p)
+        vstore_f64(p, v);
+    return v;
+}
+SIMD_FN vf32 keep_bf16(uint16_t *p, vf32 v) {
 #ifdef __AVX512BF16__
-SIMD_FN vf32 round_to_bf16(vf32 v) {
-    return vfrom_bf16((vu16)_mm512_cvtneps_pbh((__m512)v));
-}
+    vu16 h = (vu16)_mm512_cvtneps_pbh((__m512)v);
 #else
-SIMD_FN vf32 round_to_bf16(vf32 v) {
-    return vfrom_bf16(vto_bf16(v));
-}
+    vu16 h = vto_bf16(v);
 #endif
+    if (p)
+        memcpy(p, &h, sizeof h);
+    return vfrom_bf16(h);
+}
 
 #define FAMILY "backend/cpu/linear.c"
 #include "backend/cpu/each_float.h"
