@@ -6,8 +6,9 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
-enum { FAILED = 1, USAGE = 2, STOPPED = 130 };
+enum { FAILED = 1, USAGE = 2, STOPPED = 130, GRACE = 3 /* seconds */ };
 
 /* What a signal handler can reach: the count, and the state to stop. */
 static volatile sig_atomic_t interrupts;
@@ -16,17 +17,29 @@ static lua_State *volatile running;
 
 static void stop(lua_State *L, lua_Debug *ar) {
     (void)ar;
+    alarm(0);
     lua_sethook(L, NULL, 0, 0);
     luaL_error(L, "interrupted");
 }
 
+/* The script did not come back to Lua in time: it waits for something long. */
+static void give_up(int signal_number) {
+    static const char text[] = "mimic: interrupted\n";
+    (void)signal_number;
+    (void)!write(STDERR_FILENO, text, sizeof text - 1);
+    _exit(STOPPED);
+}
+
 /* The first signal asks a script that polls to finish its step; otherwise, and the second time, an
- * error is raised at the next Lua instruction. After that the system's own action holds. */
+ * error is raised at the next Lua instruction, or the program ends when there is none within GRACE.
+ * After that the system's own action holds. */
 static void on_signal(int signal_number) {
     interrupts++;
     if (interrupts > 1 || !polled) {
         mimicl_stop_reading = 1;
         signal(signal_number, SIG_DFL);
+        signal(SIGALRM, give_up);
+        alarm(GRACE);
         if (running)
             lua_sethook(running, stop, LUA_MASKCALL | LUA_MASKRET | LUA_MASKLINE | LUA_MASKCOUNT,
                         1);

@@ -252,6 +252,22 @@ static mimic_status layer_ratios(mimic_optim *o, double grad_scale) {
     return MIMIC_OK;
 }
 
+/* Clipping and ratios where the gradients are in the host's reach. */
+static mimic_status host_factors(mimic_optim *o, mimic_optim_args *a) {
+    if (a->norm || a->clip > 0) {
+        double squares;
+        mimic_status st = sum_squares(o, o->g, 0, o->total, &squares); /* gaps are zero */
+        if (st != MIMIC_OK)
+            return st;
+        double norm = sqrt(squares) * fabs(a->grad_scale);
+        if (a->norm)
+            *a->norm = norm;
+        if (a->clip > 0 && norm > a->clip)
+            a->grad_scale *= a->clip / (norm + 1e-6); /* as torch's clip_grad_norm_ */
+    }
+    return a->kind == MIMIC_LARS ? layer_ratios(o, a->grad_scale) : MIMIC_OK;
+}
+
 static mimic_status closed(const mimic_optim *o) {
     return o->w->ctx ? MIMIC_OK : MIMIC_ESTATE; /* no context is left to hold a message */
 }
@@ -259,21 +275,6 @@ static mimic_status closed(const mimic_optim *o) {
 mimic_status mimic_optim_step(mimic_optim *opt, double lr, double grad_scale, double *grad_norm) {
     mimic_optim *o = opt;
     mimic_status st = closed(o);
-    if (st != MIMIC_OK)
-        return st;
-    if (grad_norm || o->cfg.clip > 0) {
-        double squares;
-        st = sum_squares(o, o->g, 0, o->total, &squares); /* the gaps between segments are zero */
-        if (st != MIMIC_OK)
-            return st;
-        double norm = sqrt(squares) * fabs(grad_scale);
-        if (grad_norm)
-            *grad_norm = norm;
-        if (o->cfg.clip > 0 && norm > o->cfg.clip)
-            grad_scale *= o->cfg.clip / (norm + 1e-6); /* as torch's clip_grad_norm_ */
-    }
-    if (o->cfg.kind == MIMIC_LARS)
-        st = layer_ratios(o, grad_scale);
     if (st != MIMIC_OK)
         return st;
     mimic_optim_args a = {.kind = o->cfg.kind,
@@ -290,8 +291,13 @@ mimic_status mimic_optim_step(mimic_optim *opt, double lr, double grad_scale, do
                           .beta2 = o->cfg.beta2,
                           .eps = o->cfg.eps,
                           .grad_scale = grad_scale,
-                          .t = o->t + 1};
+                          .t = o->t + 1,
+                          .clip = o->cfg.clip,
+                          .trust = o->cfg.trust,
+                          .norm = grad_norm};
     a.leave_g = o->device->backend->host && arena_bytes(o) >= MIMIC_HOST_LARGE;
+    if (o->device->backend->host && (st = host_factors(o, &a)))
+        return st;
     int64_t start = mimic_profiling(o->ctx) ? mimic_profile_now() : 0;
     st = o->device->backend->optim_step(o->ctx, &a);
     if (st == MIMIC_OK)

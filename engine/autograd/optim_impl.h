@@ -23,6 +23,11 @@ struct mimic_optim_args {
     bool leave_g;                             /* g is not to be cleared: the caller does */
     double lr, beta1, beta2, eps, grad_scale; /* grad_scale includes clipping */
     int64_t t;                                /* update number, from 1 */
+    /* For a device that works behind the host, which finds norms and ratios by itself: the largest
+     * norm of the gradient (0: any), LARS's coefficient, and where the norm before clipping goes
+     * when it is wanted, which waits for it. On the CPU the engine has put all that into grad_scale
+     * and the segments. */
+    double clip, trust, *norm;
 };
 
 #endif

@@ -37,16 +37,25 @@ static bool first_match(const char *pattern, char *out, size_t size) {
  * cannot open ..."), so that the next try finds it loaded. */
 static bool load_needed(const char *complaint) {
     const char *end = strchr(complaint, ':');
-    char name[64], pattern[PATH_MAX], path[PATH_MAX];
+    char name[64], user[PATH_MAX] = "", pattern[PATH_MAX], path[PATH_MAX];
+    const char *home = getenv("HOME");
     if (!end || strncmp(complaint, "libcublasLt.so.", 15) != 0 ||
         (size_t)(end - complaint) >= sizeof name)
         return false;
     snprintf(name, sizeof name, "%.*s", (int)(end - complaint), complaint);
-    const char *const roots[] = {getenv("CUDA_HOME"),   getenv("CUDA_PATH"),
-                                 "/usr/local/cuda",     "/usr/local/cuda-*",
-                                 "/opt/cuda",           "/usr/lib/cuda",
-                                 getenv("VIRTUAL_ENV"), getenv("CONDA_PREFIX"),
-                                 "/usr/local",          "/usr"};
+    if (home && *home)
+        snprintf(user, sizeof user, "%.*s/.local", PATH_MAX - 8, home);
+    const char *const roots[] = {getenv("CUDA_HOME"),
+                                 getenv("CUDA_PATH"),
+                                 "/usr/local/cuda",
+                                 "/usr/local/cuda-*",
+                                 "/opt/cuda",
+                                 "/usr/lib/cuda",
+                                 getenv("VIRTUAL_ENV"),
+                                 getenv("CONDA_PREFIX"),
+                                 user,
+                                 "/usr/local",
+                                 "/usr"};
     const char *const below[] = {"lib64", "targets/*/lib", "lib",
                                  "lib/python3*/*-packages/nvidia/*/lib"};
     for (size_t i = 0; i < sizeof roots / sizeof *roots; i++)

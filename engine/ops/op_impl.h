@@ -180,7 +180,7 @@ struct mimic_backend {
     void (*close)(mimic_ctx *ctx); /* after the pool gave all memory back; NULL: nothing to do */
     /* One pass over the flat arena; see autograd/optim_impl.h. */
     mimic_status (*optim_step)(mimic_ctx *ctx, const mimic_optim_args *args);
-    /* Sum of squares of n floats (f32 or f64), two-stage, fixed order. */
+    /* Sum of squares of n floats (f32 or f64), two-stage, fixed order; the CPU's only. */
     mimic_status (*sum_squares)(mimic_ctx *ctx, mimic_dtype dtype, const void *x, int64_t n,
                                 double *out);
     /* dst += src over n elements, dst f32/f64, src any float. */

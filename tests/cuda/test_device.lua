@@ -78,6 +78,87 @@ function TestDevice:test_devices_command()
     shell.remove(dir)
 end
 
+-- cuBLAS of a Python environment is found without a word from the user.
+function TestDevice:test_cublas_of_python_environments()
+    local dir = shell.folder()
+    local function says(env)
+        local _, out = shell.run(dir, "devices", ("MIMIC_CUDA=%s HOME=%s/home %s"):format(
+            os.getenv "NEEDS_CUBLASLT", dir, env))
+        return out
+    end
+    local found, missing = "is no module of mimic", "libcublasLt.so.99: cannot open shared object file"
+    lu.assertStrContains(says "", missing)
+    for folder, env in pairs {
+        ["home/.local/lib/python3.11/site-packages/nvidia/cublas/lib"] = "",
+        ["venv/lib/python3.12/site-packages/nvidia/cu13/lib"] = "VIRTUAL_ENV=" .. dir .. "/venv",
+        ["conda/lib"] = "CONDA_PREFIX=" .. dir .. "/conda",
+        ["conda2/lib/python3.13/site-packages/nvidia/cublas/lib"] = "CONDA_PREFIX=" .. dir .. "/conda2",
+    } do
+        local full = dir .. "/" .. folder
+        lu.assertTrue(os.execute(("mkdir -p %s && cp %s %s/libcublasLt.so.99"):format(full,
+            os.getenv "STRAY_CUBLASLT", full)))
+        lu.assertStrContains(says(env), found)
+        os.remove(full .. "/libcublasLt.so.99")
+    end
+    lu.assertStrContains(says "", missing)
+    shell.remove(dir)
+end
+
+-- An error of a kernel shows in a later call: its message tells what was under way.
+function TestDevice:test_failures_name_what_was_under_way()
+    local dir = shell.folder()
+    shell.write(dir .. "/x.lua", [[
+local m = require "mimic"
+local x = m.tensor { 1, 2 }
+print(x:exp():sum_to({}):item())
+local y = x:gelu()
+y = y:softmax()
+print(y:tolist()[1])
+]])
+    local function run(env) return shell.run(dir, "x.lua", "MIMIC_DEVICE=cuda " .. env) end
+    local code, _, err = run "MIMIC_EMU_BREAK=3"
+    lu.assertEquals(code, 1)
+    lu.assertStrContains(err, "cuda: copy from the device: a failure planted by MIMIC_EMU_BREAK; in one of the 2 "
+        .. "operators since the last wait: gelu (x.lua:4), softmax (x.lua:5); MIMIC_SYNC=1 names it exactly")
+    _, _, err = run "MIMIC_EMU_BREAK=3 MIMIC_SYNC=1"
+    lu.assertStrContains(err, "x.lua:4: cuda: gelu: a failure planted")
+    lu.assertNotStrContains(err, "MIMIC_SYNC=1")
+    lu.assertEquals((run "MIMIC_EMU_BREAK=500"), 0)
+    shell.remove(dir)
+end
+
+-- A wait for the device that takes long does not hold up the end of the program.
+function TestDevice:test_a_long_wait_ends_with_the_signal()
+    local dir = shell.folder()
+    shell.write(dir .. "/x.lua", [[
+local m = require "mimic"
+io.open("began", "w"):close()
+local x = m.zeros { 2000, 2000 }
+for _ = 1, 20 do x:matmul(x) end
+m.sync()
+print "never"
+]])
+    local pid = m.sys.spawn({ "/bin/sh", "-c", ("cd %s && exec %s x.lua >out 2>err"):format(dir, os.getenv "MIMIC") },
+        { "MIMIC_DEVICE=cuda" })
+    local started = m.sys.clock()
+    while not lfs.attributes(dir .. "/began") and m.sys.clock() - started < 20 do m.sys.sleep(0.05) end
+    m.sys.sleep(0.5)
+    m.sys.kill(pid, "TERM")
+    local code
+    repeat
+        m.sys.sleep(0.05)
+        code = m.sys.wait(pid)
+    until code or m.sys.clock() - started > 30
+    if not code then m.sys.kill(pid, "KILL") end
+    lu.assertEquals(code, 130)
+    local function text(name)
+        local f <close> = assert(io.open(dir .. "/" .. name))
+        return f:read("a")
+    end
+    lu.assertEquals({ text "out", text "err" }, { "", "mimic: interrupted\n" })
+    shell.remove(dir)
+end
+
 function TestDevice:test_run_on_a_device()
     local dir = shell.folder()
     shell.write(dir .. "/x.lua", [[

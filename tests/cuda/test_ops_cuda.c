@@ -328,6 +328,30 @@ static void test_faults(void **state) {
     }
 }
 
+/* The word travels with every value on its way: told with the first value behind it, once. */
+static void test_faults_sent_late(void **state) {
+    op_case c;
+    mimic_tensor *t = NULL;
+    mimic_later *before = NULL, *first = NULL, *second = NULL;
+    double v = 0;
+    (void)state;
+    assert_int_equal(read_cases(mimic_op_find("onehot"), "labels[2]:i32=3 classes=3", &c), 1);
+    must(mimic_tensor_new(gpu, MIMIC_F32, 0, NULL, &t), gpu, &c);
+    must(mimic_tensor_later(gpu, t, &before), gpu, &c);
+    must(run_case(gpu, &c, NULL, 0, NULL), gpu, &c);
+    must(mimic_tensor_later(gpu, t, &first), gpu, &c);
+    must(mimic_tensor_later(gpu, t, &second), gpu, &c);
+    must(mimic_later_value(before, &v), gpu, &c);
+    assert_int_equal(mimic_later_value(first, &v), MIMIC_EINVAL);
+    assert_non_null(strstr(mimic_message(gpu), "onehot: label at 0 is not in 0..2"));
+    must(mimic_later_value(second, &v), gpu, &c);
+    must(mimic_tensor_read(gpu, t, MIMIC_F64, &v, 1), gpu, &c);
+    mimic_later_free(before);
+    mimic_later_free(first);
+    mimic_later_free(second);
+    mimic_tensor_release(t);
+}
+
 static void test_mixed_devices(void **state) {
     (void)state;
     mimic_tensor *a = NULL, *b = NULL, *y = NULL;
@@ -355,10 +379,13 @@ static void test_mixed_devices(void **state) {
 }
 
 int main(void) {
-    const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_complete),      cmocka_unit_test(test_faults),
-        cmocka_unit_test(test_mixed_devices), cmocka_unit_test(test_cases),
-        cmocka_unit_test(test_larger),        cmocka_unit_test(test_sizes),
-        cmocka_unit_test(test_wide_heads)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(test_complete),
+                                       cmocka_unit_test(test_faults),
+                                       cmocka_unit_test(test_faults_sent_late),
+                                       cmocka_unit_test(test_mixed_devices),
+                                       cmocka_unit_test(test_cases),
+                                       cmocka_unit_test(test_larger),
+                                       cmocka_unit_test(test_sizes),
+                                       cmocka_unit_test(test_wide_heads)};
     return cmocka_run_group_tests(tests, open_group, close_group);
 }

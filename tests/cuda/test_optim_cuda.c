@@ -1,5 +1,7 @@
 /* The optimisers on the CUDA device against the CPU: all kinds, layer decay, clipping, bf16
  * shadows, the gradient's norm; a parameter on another device is refused. */
+#include <dlfcn.h>
+
 #include "cuda_util.h"
 
 #include "mimic/optim.h"
@@ -116,6 +118,33 @@ static void test_kinds(void **state) {
         }
 }
 
+/* Norms and ratios are the device's own business: nobody waits for a step. */
+static void test_nobody_waits(void **state) {
+    mimic_optim *o;
+    mimic_tensor *t;
+    mimic_optim_config cfg = {
+        .kind = MIMIC_LARS, .beta1 = 0.9, .trust = 0.001, .clip = 0.5, .shadow_bf16 = true};
+    (void)state;
+    void *lib = dlopen(getenv("MIMIC_CUDA"), RTLD_NOW | RTLD_NOLOAD);
+    assert_non_null(lib);
+    const int *waits = dlsym(lib, "emu_waits");
+    if (!waits) /* a real device does not count */
+        skip();
+    must(gpu, mimic_tensor_new(gpu, MIMIC_F32, 2, shapes[3], &t));
+    mimic_param param = {t, 1, 0.05};
+    must(gpu, mimic_optim_new(gpu, &cfg, &param, 1, &o));
+    int before = *waits;
+    for (int step = 0; step < STEPS; step++)
+        must(gpu, mimic_optim_step(o, 0.01, 1, NULL));
+    assert_int_equal(*waits, before);
+    double norm = -1;
+    must(gpu, mimic_optim_step(o, 0.01, 1, &norm));
+    assert_true(norm == 0);
+    assert_true(*waits > before); /* a wanted norm is waited for */
+    mimic_optim_free(o);
+    mimic_tensor_release(t);
+}
+
 static void test_mixed(void **state) {
     (void)state;
     mimic_tensor *a = NULL, *b = NULL;
@@ -132,6 +161,8 @@ static void test_mixed(void **state) {
 }
 
 int main(void) {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(test_kinds), cmocka_unit_test(test_mixed)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(test_kinds),
+                                       cmocka_unit_test(test_nobody_waits),
+                                       cmocka_unit_test(test_mixed)};
     return cmocka_run_group_tests(tests, open_group, close_group);
 }

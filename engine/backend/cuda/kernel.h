@@ -15,9 +15,9 @@ typedef __nv_bfloat16 bf16;
  * goes on without touching memory it should not. The smallest position of the first such launch
  * becomes the error of the next call that waits. */
 struct fault {
-    unsigned long long *word, ticket; /* in host memory that the device sees */
+    unsigned long long *word, ticket; /* in device memory */
     __device__ void report(int64_t position) const {
-        atomicMin_system(word, ticket | (unsigned long long)position);
+        atomicMin(word, ticket | (unsigned long long)position);
     }
 };
 enum { FAULTS = 256, NO_LIMIT = -1 };
@@ -28,11 +28,19 @@ typedef struct fault_note {
     int64_t limit;
 } fault_note;
 
-enum { MAIL = 64, LANES_IN = 2 };
+enum { MAIL = 64, LANES_IN = 2, TRAIL = 8 };
+
+/* What comes to the host in one go: a value and the fault word of that moment. `life` and
+ * `launched` are the host's: faults cleared and operators launched when it was sent. */
+typedef struct letter {
+    double value;
+    unsigned long long fault;
+    uint64_t life, launched;
+} letter;
 
 /* Values on their way to the host. */
 typedef struct mail_box {
-    double *slots; /* [MAIL], pinned */
+    letter *slots; /* [MAIL], pinned */
     cudaEvent_t there[MAIL];
     uint64_t busy; /* bit i: slot i is on its way */
 } mail_box;
@@ -60,9 +68,14 @@ typedef struct cuda_state {
     bool sync;           /* MIMIC_SYNC=1: wait after every operator */
     char name[256];
     int major, minor;
-    unsigned long long *fault_word; /* ~0: none */
-    uint64_t faults;                /* tickets given */
+    unsigned long long *fault_word; /* on the device; ~0: none */
+    letter *fault_seen;             /* pinned: the word as the last wait found it */
+    uint64_t faults, fault_life;    /* tickets given; how often the word was cleared */
     fault_note notes[FAULTS];       /* of the newest tickets */
+    struct {
+        const char *op, *place;
+    } trail[TRAIL];             /* of the newest launches */
+    uint64_t launched, settled; /* operators launched, and those known to have gone well */
     mail_box mail;
     feeder feed;
     struct gemm_state *gemm; /* gemm.cu's own */
@@ -102,9 +115,12 @@ static inline cuda_state *state_of(mimic_ctx *ctx) {
 fault fault_of(mimic_call *c, const char *what, int64_t limit);
 /* Ends an entry: what the launches before came to, as a status with the operator's name. */
 mimic_status done(mimic_call *c);
-/* After waiting: the fault that a kernel reported, if one did. */
-mimic_status check_fault(mimic_ctx *ctx);
-/* The same of a call of the runtime: cudaSuccess is MIMIC_OK. `what` names it in the message. */
+/* Sends the fault word to the host, and reads a letter that has arrived: the fault that a kernel
+ * reported, if one did. */
+cudaError_t send_fault(mimic_ctx *ctx, letter *l);
+mimic_status read_fault(mimic_ctx *ctx, const letter *l);
+/* What a call of the runtime came to: cudaSuccess is MIMIC_OK. `what` names it in the message,
+ * which says too which operators were under way. */
 mimic_status cuda_check(mimic_ctx *ctx, cudaError_t e, const char *what);
 
 /* Blocks of `per` that cover n, at least one. */

@@ -30,7 +30,6 @@ static const mimic_backend backend = {
 #undef V
         },
     .optim_step = mimic_cuda_optim_step,
-    .sum_squares = mimic_cuda_sum_squares,
     .accumulate = mimic_cuda_accumulate,
     .alloc = mimic_cuda_alloc,
     .free = mimic_cuda_free,

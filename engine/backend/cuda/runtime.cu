@@ -7,12 +7,38 @@
 #include <stdio.h>
 #include <stdlib.h>
 
+/* "; in one of the 3 operators since the last wait: gelu (x.lua:7), ...", the newest last. An error
+ * of a kernel shows in whatever call comes later. */
+static void trail_text(const cuda_state *s, char *text, size_t size) {
+    uint64_t open = s->launched - s->settled, shown = open < TRAIL ? open : (uint64_t)TRAIL;
+    size_t used = 0;
+    text[0] = 0;
+    if (s->sync || open == 0)
+        return;
+    if (open == 1)
+        used = (size_t)snprintf(text, size, "; during or after operator ");
+    else
+        used = (size_t)snprintf(text, size, "; in one of the %llu operators since the last wait%s",
+                                (unsigned long long)open, open > shown ? ", the last: " : ": ");
+    for (uint64_t i = s->launched - shown; i < s->launched && used < size; i++) {
+        const char *place = s->trail[i % TRAIL].place;
+        used += (size_t)snprintf(text + used, size - used, "%s%s%s%s%s", s->trail[i % TRAIL].op,
+                                 place ? " (" : "", place ? place : "", place ? ")" : "",
+                                 i + 1 < s->launched ? ", " : "");
+    }
+    if (used < size)
+        snprintf(text + used, size - used, "; MIMIC_SYNC=1 names it exactly");
+}
+
 mimic_status cuda_check(mimic_ctx *ctx, cudaError_t e, const char *what) {
+    char trail[1024] = "";
     if (e == cudaSuccess)
         return MIMIC_OK;
-    const mimic_host *host = state_of(ctx)->host;
-    return host->fail(ctx, e == cudaErrorMemoryAllocation ? MIMIC_ENOMEM : MIMIC_ESTATE,
-                      "cuda: %s: %s", what, cudaGetErrorString(e));
+    const cuda_state *s = state_of(ctx);
+    if (e == cudaErrorMemoryAllocation)
+        return s->host->fail(ctx, MIMIC_ENOMEM, "cuda: %s: %s", what, cudaGetErrorString(e));
+    trail_text(s, trail, sizeof trail);
+    return s->host->fail(ctx, MIMIC_ESTATE, "cuda: %s: %s%s", what, cudaGetErrorString(e), trail);
 }
 
 fault fault_of(mimic_call *c, const char *what, int64_t limit) {
@@ -22,12 +48,28 @@ fault fault_of(mimic_call *c, const char *what, int64_t limit) {
     return fault{s->fault_word, (unsigned long long)(ticket & 0xffff) << 48};
 }
 
-mimic_status check_fault(mimic_ctx *ctx) {
+cudaError_t send_fault(mimic_ctx *ctx, letter *l) {
     cuda_state *s = state_of(ctx);
-    unsigned long long word = *(volatile unsigned long long *)s->fault_word;
-    if (word == ~0ull)
+    l->life = s->fault_life;
+    l->launched = s->launched;
+    return cudaMemcpyAsync(&l->fault, s->fault_word, sizeof l->fault, cudaMemcpyDeviceToHost,
+                           s->stream);
+}
+
+static cudaError_t clear_fault(cuda_state *s) {
+    s->fault_life++;
+    return cudaMemsetAsync(s->fault_word, 0xff, sizeof *s->fault_word, s->stream);
+}
+
+mimic_status read_fault(mimic_ctx *ctx, const letter *l) {
+    cuda_state *s = state_of(ctx);
+    unsigned long long word = l->fault;
+    s->settled = l->launched > s->settled ? l->launched : s->settled;
+    if (word == ~0ull || l->life != s->fault_life) /* none, or one that was told already */
         return MIMIC_OK;
-    *s->fault_word = ~0ull;
+    mimic_status st = cuda_check(ctx, clear_fault(s), "fault word");
+    if (st)
+        return st;
     const fault_note *n = &s->notes[(word >> 48) % FAULTS];
     const char *open = n->place ? " (" : "", *place = n->place ? n->place : "";
     const char *close = n->place ? ")" : "";
@@ -41,13 +83,18 @@ mimic_status check_fault(mimic_ctx *ctx) {
 
 /* Waits for the stream. */
 static mimic_status wait(mimic_ctx *ctx, const char *what) {
-    mimic_status st = cuda_check(ctx, cudaStreamSynchronize(state_of(ctx)->stream), what);
-    return st ? st : check_fault(ctx);
+    cuda_state *s = state_of(ctx);
+    cudaError_t e = send_fault(ctx, s->fault_seen);
+    mimic_status st = cuda_check(ctx, e ? e : cudaStreamSynchronize(s->stream), what);
+    return st ? st : read_fault(ctx, s->fault_seen);
 }
 
 mimic_status done(mimic_call *c) {
+    cuda_state *s = state_of(c->ctx);
+    s->trail[s->launched % TRAIL].op = c->op->name;
+    s->trail[s->launched++ % TRAIL].place = c->ctx->place;
     mimic_status st = cuda_check(c->ctx, cudaGetLastError(), c->op->name);
-    return !st && state_of(c->ctx)->sync ? wait(c->ctx, c->op->name) : st;
+    return !st && s->sync ? wait(c->ctx, c->op->name) : st;
 }
 
 /* Asked for at open: is there code for this GPU in the module? */
@@ -78,13 +125,13 @@ static bool look(cuda_state *s, char *why, size_t size) {
     }
     if (e != cudaSuccess ||
         (e = cudaStreamCreateWithFlags(&s->stream, cudaStreamNonBlocking)) != cudaSuccess ||
-        (e = cudaHostAlloc((void **)&s->fault_word, sizeof *s->fault_word, cudaHostAllocMapped)) !=
-            cudaSuccess) {
+        (e = cudaMalloc((void **)&s->fault_word, sizeof *s->fault_word)) != cudaSuccess ||
+        (e = cudaHostAlloc((void **)&s->fault_seen, sizeof *s->fault_seen, 0)) != cudaSuccess ||
+        (e = clear_fault(s)) != cudaSuccess) {
         snprintf(why, size, "the device cannot be used: %s", cudaGetErrorString(e));
         return false;
     }
     snprintf(s->name, sizeof s->name, "%s", p.name);
-    *s->fault_word = ~0ull;
     s->sms = p.multiProcessorCount;
     s->max_shared = p.sharedMemPerBlockOptin;
     s->memory = p.totalGlobalMem;
@@ -118,7 +165,8 @@ void mimic_cuda_close(mimic_ctx *ctx) {
     mimic_cuda_transfer_close(ctx);
     cuda_gemm_close(ctx);
     cudaStreamDestroy(s->stream);
-    cudaFreeHost(s->fault_word);
+    cudaFree(s->fault_word);
+    cudaFreeHost(s->fault_seen);
     free(s);
     ctx->devices[MIMIC_CUDA].state = NULL;
 }

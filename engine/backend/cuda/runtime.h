@@ -36,8 +36,6 @@ mimic_status mimic_cuda_augment(mimic_ctx *ctx, const mimic_augment_job *job); /
 size_t mimic_cuda_room(mimic_ctx *ctx);
 
 mimic_status mimic_cuda_optim_step(mimic_ctx *ctx, const mimic_optim_args *args);
-mimic_status mimic_cuda_sum_squares(mimic_ctx *ctx, mimic_dtype dtype, const void *x, int64_t n,
-                                    double *out);
 mimic_status mimic_cuda_accumulate(mimic_ctx *ctx, mimic_dtype dst_dtype, void *dst,
                                    mimic_dtype src_dtype, const void *src, int64_t n);
 

@@ -7,7 +7,7 @@ static mimic_status open_mail(mimic_ctx *ctx) {
     mail_box *m = &state_of(ctx)->mail;
     if (m->slots)
         return MIMIC_OK;
-    cudaError_t e = cudaHostAlloc((void **)&m->slots, MAIL * sizeof *m->slots, cudaHostAllocMapped);
+    cudaError_t e = cudaHostAlloc((void **)&m->slots, MAIL * sizeof *m->slots, 0);
     for (int i = 0; i < MAIL && e == cudaSuccess; i++)
         e = cudaEventCreateWithFlags(&m->there[i], cudaEventDisableTiming);
     return cuda_check(ctx, e, "mail box");
@@ -24,7 +24,10 @@ mimic_status mimic_cuda_post(mimic_ctx *ctx, const void *src, size_t bytes, int 
         st = s->host->fail(ctx, MIMIC_ESTATE, "cuda: %d values are on their way: read some", MAIL);
     if (st)
         return st;
-    cudaError_t e = cudaMemcpyAsync(&m->slots[i], src, bytes, cudaMemcpyDeviceToHost, s->stream);
+    letter *l = &m->slots[i];
+    cudaError_t e = cudaMemcpyAsync(&l->value, src, bytes, cudaMemcpyDeviceToHost, s->stream);
+    if (e == cudaSuccess)
+        e = send_fault(ctx, l);
     if (e == cudaSuccess)
         e = cudaEventRecord(m->there[i], s->stream);
     if (e == cudaSuccess) {
@@ -38,8 +41,8 @@ mimic_status mimic_cuda_collect(mimic_ctx *ctx, int slot, void *dst) {
     mail_box *m = &state_of(ctx)->mail;
     m->busy &= ~(1ull << slot);
     mimic_status st = cuda_check(ctx, cudaEventSynchronize(m->there[slot]), "value to the host");
-    memcpy(dst, &m->slots[slot], sizeof *m->slots);
-    return st ? st : check_fault(ctx);
+    memcpy(dst, &m->slots[slot].value, sizeof m->slots[slot].value);
+    return st ? st : read_fault(ctx, &m->slots[slot]);
 }
 
 void *mimic_cuda_pin(mimic_ctx *ctx, size_t bytes) {

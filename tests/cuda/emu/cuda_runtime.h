@@ -210,9 +210,6 @@ template <class T> T atomicMin(T *p, T v) {
     *p = v < old ? v : old;
     return old;
 }
-template <class T> T atomicMin_system(T *p, T v) {
-    return atomicMin(p, v);
-}
 inline unsigned atomicInc(unsigned *p, unsigned most) {
     unsigned old = *p;
     *p = old >= most ? 0 : old + 1;

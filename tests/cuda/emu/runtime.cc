@@ -14,6 +14,11 @@
 
 enum { GUARD = 256, GUARD_BYTE = 0xfd };
 
+/* How often the host waited for the device: for tests. */
+extern "C" {
+__attribute__((visibility("default"))) int emu_waits;
+}
+
 struct emu_event {
     uint64_t recorded = 0, done = 0; /* tickets */
     bool alive = true;
@@ -103,6 +108,13 @@ void add(emu_stream *s, std::function<void()> f) {
     work w;
     w.run = std::move(f);
     s->queue.push_back(std::move(w));
+}
+
+/* MIMIC_EMU_BREAK=N: the N-th kernel of the process breaks the device. */
+bool planted() {
+    static const char *given = getenv("MIMIC_EMU_BREAK");
+    static uint64_t left = given ? strtoull(given, NULL, 10) : 0;
+    return left > 0 && --left == 0;
 }
 
 /* The block that holds n bytes from p, or NULL. */
@@ -198,6 +210,8 @@ void emu::enqueue(cudaStream_t s, kernel k) {
             const char *what = "";
             if (!run(k, &what))
                 broken(what);
+            else if (planted())
+                broken("a failure planted by MIMIC_EMU_BREAK");
         });
     }
 }
@@ -366,6 +380,7 @@ cudaError_t cudaStreamDestroy(cudaStream_t s) {
 cudaError_t cudaStreamSynchronize(cudaStream_t s) {
     if (!known(s))
         return failed(cudaErrorInvalidResourceHandle, "waiting for a stream that is none");
+    emu_waits++;
     while (!s->queue.empty())
         if (!step())
             return broken("a stream waits for an event for ever");
@@ -409,6 +424,7 @@ cudaError_t cudaEventRecord(cudaEvent_t e, cudaStream_t s) {
 cudaError_t cudaEventSynchronize(cudaEvent_t e) {
     if (!e || !e->alive)
         return failed(cudaErrorInvalidResourceHandle, "waiting for an event that is none");
+    emu_waits++;
     while (e->done < e->recorded)
         if (!step())
             return broken("an event is waited for for ever");
