@@ -28,6 +28,7 @@ enum mimicl_kind {
     MIMICL_LOCK,
     MIMICL_BYTES,
     MIMICL_LATER,
+    MIMICL_GRAPH,
     MIMICL_KINDS
 };
 
@@ -167,6 +168,7 @@ void mimicl_open_scope(lua_State *L, int b);
 void mimicl_open_context(lua_State *L, int b);
 void mimicl_open_optim(lua_State *L, int b);
 void mimicl_open_profile(lua_State *L, int b);
+void mimicl_open_graph(lua_State *L, int b);
 void mimicl_open_image(lua_State *L, int b);
 void mimicl_open_data(lua_State *L, int b);
 void mimicl_open_analysis(lua_State *L, int b);

@@ -244,6 +244,7 @@ static void build_module(lua_State *L, mimicl *b, mimic_ctx *ctx) {
     mimicl_open_context(L, at);
     mimicl_open_optim(L, at);
     mimicl_open_profile(L, at);
+    mimicl_open_graph(L, at);
     mimicl_open_image(L, at);
     mimicl_open_data(L, at);
     mimicl_open_analysis(L, at);

@@ -195,6 +195,21 @@ static int new_from_list(lua_State *L) {
     return 1;
 }
 
+/* A tensor full of v on the current device, which is not the CPU: a single element comes from
+ * the host and is spread there, so that nobody waits. */
+static int spread(lua_State *L, mimicl *b, double v, mimic_dtype dtype, int rank,
+                  const int64_t *shape) {
+    mimic_attrs attrs = {.list_n = rank};
+    memcpy(attrs.list, shape, (size_t)rank * sizeof *shape);
+    mimic_tensor *one = make(L, b, dtype, 0, NULL);
+    mimicl_ok(L, b, mimic_tensor_write(b->ctx, one, MIMIC_F64, &v, 1));
+    mimic_tensor **view = mimicl_new_tensor(L), **full = mimicl_new_tensor(L);
+    const mimic_op *expand = mimic_op_find("expand"), *dense = mimic_op_find("contiguous");
+    mimicl_ok(L, b, mimic_op_apply(b->ctx, expand, &one, 1, &attrs, view));
+    mimicl_ok(L, b, mimic_op_apply(b->ctx, dense, view, 1, NULL, full));
+    return 1;
+}
+
 static int fill_constant(lua_State *L, double v, int dtype_arg) {
     mimicl *b = mimicl_self(L);
     int64_t shape[MIMIC_MAX_RANK];
@@ -202,12 +217,16 @@ static int fill_constant(lua_State *L, double v, int dtype_arg) {
     mimic_dtype dtype = mimicl_dtype(L, dtype_arg, MIMIC_F32);
     lua_pushnumber(L, v);
     value(L, dtype);
+    enum { CHUNK = 512 };
+    int64_t count = 1;
+    for (int i = 0; i < rank; i++)
+        count *= shape[i];
+    if (v != 0 && count > CHUNK && strcmp(mimic_get_device(b->ctx), "cpu") != 0)
+        return spread(L, b, v, dtype, rank, shape);
     mimic_tensor *t = make(L, b, dtype, rank, shape);
     int at = lua_gettop(L);
     if (v == 0)
         return 1;
-    enum { CHUNK = 512 };
-    int64_t count = mimic_tensor_count(t);
     size_t size = mimic_dtype_size(dtype);
     if (count <= CHUNK) {
         double few[CHUNK];
@@ -216,19 +235,16 @@ static int fill_constant(lua_State *L, double v, int dtype_arg) {
         mimicl_ok(L, b, mimic_tensor_write(b->ctx, t, MIMIC_F64, few, count));
         return 1;
     }
-    /* one converted element, then doubled over the whole tensor, or over a copy for a device */
+    /* one converted element, then doubled over the whole tensor */
     mimic_tensor *one = make(L, b, dtype, 0, NULL);
     mimicl_ok(L, b, mimic_tensor_write(b->ctx, one, MIMIC_F64, &v, 1));
-    char *direct = mimic_tensor_data(t);
-    char *data = direct ? direct : mimicl_buffer(L, (size_t)count, size);
+    char *data = mimic_tensor_data(t);
     mimicl_ok(L, b, mimic_tensor_read(b->ctx, one, dtype, data, 1));
     for (size_t done = size, all = size * (size_t)count; done < all;) {
         size_t n = done < all - done ? done : all - done;
         memcpy(data + done, data, n);
         done += n;
     }
-    if (!direct)
-        mimicl_ok(L, b, mimic_tensor_write(b->ctx, t, dtype, data, count));
     lua_pushvalue(L, at);
     return 1;
 }

@@ -3,6 +3,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "mimic/graph.h"
 #include "core/ctx.h"
 #include "ops/op_impl.h"
 
@@ -67,6 +68,7 @@ void mimic_close(mimic_ctx *ctx) {
     if (!ctx)
         return;
     mimic_threads_close(ctx);
+    mimic_graph_free(ctx->graph);
     mimic_scopes_close(ctx);
     mimic_tensors_close(ctx);
     mimic_tape_close(ctx);

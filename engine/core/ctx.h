@@ -52,6 +52,7 @@ struct mimic_ctx {
     mimic_scopes *scopes;         /* tensor/scope.c */
     mimic_profile *profile;       /* autograd/profile.c: where events go, NULL = off */
     mimic_profile *recorded;      /* the events of the last profile */
+    struct mimic_graph *graph;    /* tensor/graph.c: the recorder, or NULL */
     mimic_device devices[MIMIC_DEVICES];
     mimic_device *device; /* where new tensors are made */
     uint64_t seed, step;

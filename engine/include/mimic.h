@@ -17,6 +17,7 @@
 #include "mimic/tensor.h"
 #include "mimic/op.h"
 #include "mimic/profile.h"
+#include "mimic/graph.h"
 #include "mimic/optim.h"
 #include "mimic/image.h"
 #include "mimic/data.h"

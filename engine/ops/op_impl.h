@@ -172,6 +172,13 @@ struct mimic_backend {
     /* The views of a batch from 8-bit pictures; NULL: the host makes them. */
     mimic_status (*augment)(mimic_ctx *ctx, const mimic_augment_job *job);
     size_t (*room)(mimic_ctx *ctx); /* bytes that alloc could give; NULL: not known */
+    /* Recorded steps (mimic/graph.h); NULL: none. Between record and recorded work is written down;
+     * recorded ends that, and makes *work of it when `keep`. replay does it again with random
+     * numbers of a step larger by `moved`; forget frees it. */
+    mimic_status (*record)(mimic_ctx *ctx);
+    mimic_status (*recorded)(mimic_ctx *ctx, bool keep, void **work);
+    mimic_status (*replay)(mimic_ctx *ctx, void *work, uint64_t moved);
+    void (*forget)(mimic_ctx *ctx, void *work);
     /* For devices that check: a block of the pool of `bytes` is used for `wanted` of them from now
      * on, or no longer. NULL: no need to know. */
     void (*taken)(mimic_ctx *ctx, void *p, size_t wanted, size_t bytes);

@@ -23,13 +23,15 @@ enum { STEPS = 32, CLASSES = STEPS * 48, RETIRED_LEAST = 1 << 20 };
 /* The blocks of one size. Blocks may be out of the host's reach, so their addresses are kept here;
  * there is room for all of them before one is handed out: giving back cannot fail. */
 typedef struct class_blocks {
-    void **free; /* [room], `count` in use, the last one is taken next */
-    int32_t count, blocks, room;
+    void **free;         /* [2 room]: the free ones, then from [room] on those of the arena */
+    int32_t count, kept; /* how many of each; the last one is taken next */
+    int32_t blocks, room;
     int32_t cold; /* the first so many have given their pages back: taken last */
 } class_blocks;
 
 struct mimic_pool {
     class_blocks classes[CLASSES];
+    bool arena, fixed; /* blocks come from the arena now; it gets no more */
     mimic_memory stats;
     size_t owed;             /* see mimic_pool_owe */
     mimic_storage *storages; /* list of the live ones, newest first */
@@ -74,18 +76,39 @@ mimic_status mimic_pool_open(mimic_device *d) {
     return MIMIC_OK;
 }
 
-/* Gives cached blocks back to the system. */
+/* Gives cached blocks back to the system; not while a device records, which may not be asked. */
 void mimic_pool_trim(mimic_device *d) {
-    for (int c = 0; c < CLASSES; c++) {
+    for (int c = 0; c < CLASSES && !d->pool->fixed; c++) {
         class_blocks *k = &d->pool->classes[c];
         k->cold = 0;
         for (; k->count > 0; k->blocks--) {
             void *b = k->free[--k->count];
             unpoison(d, b, class_bytes(c));
             d->backend->free(d->ctx, b);
+            d->pool->stats.cached -= class_bytes(c);
         }
     }
-    d->pool->stats.cached = 0;
+}
+
+void mimic_arena_enter(mimic_device *d, bool fixed) {
+    d->pool->arena = true;
+    d->pool->fixed = fixed;
+}
+
+void mimic_arena_leave(mimic_device *d) {
+    d->pool->arena = d->pool->fixed = false;
+}
+
+bool mimic_arena_entered(const mimic_device *d) {
+    return d->pool->arena;
+}
+
+void mimic_arena_drop(mimic_device *d) {
+    for (int c = 0; c < CLASSES; c++) {
+        class_blocks *k = &d->pool->classes[c];
+        while (k->kept > 0)
+            k->free[k->count++] = k->free[k->room + --k->kept];
+    }
 }
 
 void mimic_trim(mimic_ctx *ctx) {
@@ -96,6 +119,7 @@ void mimic_trim(mimic_ctx *ctx) {
 void mimic_pool_close(mimic_device *d) {
     if (!d->pool)
         return;
+    mimic_arena_drop(d);
     mimic_pool_trim(d);
     for (int c = 0; c < CLASSES; c++)
         mimic_free_raw(d->ctx, d->pool->classes[c].free);
@@ -173,11 +197,13 @@ static void *new_block(mimic_device *d, int class) {
     class_blocks *k = &d->pool->classes[class];
     if (k->blocks == k->room) {
         int32_t room = k->room ? 2 * k->room : 8;
-        void **wider = mimic_alloc_raw(d->ctx, (size_t)room * sizeof *wider);
+        void **wider = mimic_alloc_raw(d->ctx, 2 * (size_t)room * sizeof *wider);
         if (!wider)
             return NULL;
         if (k->count > 0)
             memcpy(wider, k->free, (size_t)k->count * sizeof *wider);
+        if (k->kept > 0)
+            memcpy(wider + room, k->free + k->room, (size_t)k->kept * sizeof *wider);
         mimic_free_raw(d->ctx, k->free);
         k->free = wider;
         k->room = room;
@@ -202,11 +228,18 @@ mimic_status mimic_device_get(mimic_device *d, size_t bytes, void **out) {
         return report(d, wanted, "the system gives no more");
     }
     void *b;
-    if (k->count > 0) {
+    if (p->arena && k->kept > 0) {
+        b = k->free[k->room + --k->kept];
+        unpoison(d, b, wanted);
+        p->stats.cached -= bytes;
+    } else if (k->count > 0) {
         b = k->free[--k->count];
         k->cold = k->cold < k->count ? k->cold : k->count;
         unpoison(d, b, wanted);
         p->stats.cached -= bytes;
+    } else if (p->fixed) {
+        mimic_free_note(d->ctx);
+        return report(d, wanted, "more than the steps before the recording took");
     } else {
         if (p->stats.limit && p->stats.live + p->stats.cached + bytes > p->stats.limit)
             mimic_pool_trim(d);
@@ -230,6 +263,10 @@ mimic_status mimic_device_get(mimic_device *d, size_t bytes, void **out) {
 }
 
 void mimic_device_put(mimic_device *d, void *b, size_t bytes) {
+    mimic_device_put_in(d, b, bytes, d->pool->arena);
+}
+
+void mimic_device_put_in(mimic_device *d, void *b, size_t bytes, bool arena) {
     if (!b)
         return;
     mimic_pool *p = d->pool;
@@ -237,7 +274,10 @@ void mimic_device_put(mimic_device *d, void *b, size_t bytes) {
     poison(d, b, bytes);
     if (d->backend->given)
         d->backend->given(d->ctx, b, bytes);
-    k->free[k->count++] = b;
+    if (arena)
+        k->free[k->room + k->kept++] = b;
+    else
+        k->free[k->count++] = b;
     p->stats.live -= bytes;
     p->stats.cached += bytes;
     mimic_free_note(d->ctx);

@@ -19,6 +19,7 @@ static mimic_status storage_new(mimic_device *d, const mimic_tensor *t, size_t b
     }
     s->refs = 1;
     s->device = d;
+    s->arena = mimic_arena_entered(d);
     s->bytes = bytes;
     s->id = t->id;
     s->dtype = t->dtype;
@@ -36,7 +37,7 @@ static void storage_release(mimic_storage *s) {
     if (--s->refs > 0)
         return;
     mimic_pool_untrack(s);
-    mimic_device_put(s->device, s->data, s->bytes);
+    mimic_device_put_in(s->device, s->data, s->bytes, s->arena);
     if (s->cold)
         mimic_pool_sink(s->device, s->bytes);
     mimic_slab_put(s->device->ctx, s, sizeof *s);

@@ -18,7 +18,8 @@ typedef struct mimic_storage {
     size_t bytes;
     uint32_t id; /* birth, for the out-of-memory report */
     uint8_t dtype, rank;
-    bool cold; /* retired: see mimic_pool_retire */
+    bool cold;  /* retired: see mimic_pool_retire */
+    bool arena; /* of the recorder's memory */
     int64_t shape[MIMIC_MAX_RANK];
     const char *op, *place;
     struct mimic_storage *next, *prev; /* the pool's list of live storages */
@@ -79,6 +80,15 @@ const char *mimic_shape_text(int rank, const int64_t *shape, char *buf, size_t s
  */
 mimic_status mimic_device_get(mimic_device *d, size_t bytes, void **out);
 void mimic_device_put(mimic_device *d, void *p, size_t bytes);
+/* The arena of recorded steps (graph.c): between enter and leave blocks come from it, filled up
+ * from the pool's free ones, and those of it that are given back stay in it, until it is dropped.
+ * `fixed`: the device is not asked for more. */
+void mimic_arena_enter(mimic_device *d, bool fixed);
+void mimic_arena_leave(mimic_device *d);
+void mimic_arena_drop(mimic_device *d);
+bool mimic_arena_entered(const mimic_device *d);
+/* mimic_device_put of a block whose origin is known. */
+void mimic_device_put_in(mimic_device *d, void *p, size_t bytes, bool arena);
 /* The same of the CPU: scratch memory of its kernels. */
 mimic_status mimic_pool_get(mimic_ctx *ctx, size_t bytes, void **out);
 void mimic_pool_put(mimic_ctx *ctx, void *p, size_t bytes);

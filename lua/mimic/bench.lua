@@ -126,7 +126,8 @@ function bench.bandwidth(bytes)
     return best
 end
 
--- A training step of a reference model on random pictures, ready to be called.
+-- A training step of a reference model on random pictures, ready to be called, and its recorder on a GPU, by
+-- which it is then done as the training loop does it: steps that record it are over.
 local function step_of(s, dtype)
     local optim = require "mimic.optim"
     local net
@@ -144,25 +145,35 @@ local function step_of(s, dtype)
     local list = {}
     for i = 1, s.batch do list[i] = i * 37 % 1000 end
     local labels = m.tensor(list, "i32")
-    local n = 0
-    return function()
-        local scope <close> = m.scope() -- luacheck: ignore scope
-        m.set_step(n)
-        n = n + 1
-        local loss
+    local spec = { model = net, optimizer = o, step = function(batch)
         if s.mae then
-            loss = net(images, net:noise(s.batch), { mask = 0.75, norm_pix = true, on = "masked" })
-        else
-            loss = m.cross_entropy(net(images), labels)
+            return (net(batch.images, net:noise(s.batch), { mask = 0.75, norm_pix = true, on = "masked" }))
         end
-        loss:backward()
+        return m.cross_entropy(net(batch.images), batch.labels)
+    end }
+    local recorder = require("mimic.replay").new(spec)
+    local n = 0
+    local function step()
+        local scope <close> = m.scope() -- luacheck: ignore scope
+        local batch = { images = images, labels = labels }
+        local loss
+        m.set_step(n)
+        if recorder then
+            loss = recorder:step(batch, { step = n, pending = 0, position = 1 }, scope)
+        else
+            loss = spec.step(batch)
+            loss:backward()
+        end
+        n = n + 1
         o:step(1e-4)
         return loss:item()
     end
+    while recorder and recorder.state ~= "replay" and recorder.state ~= "off" do step() end
+    return step, recorder
 end
 
----Seconds of each of n training steps of a reference model, the first one included: what tests/bench/vs_torch
----sets beside PyTorch's.
+---Seconds of each of n training steps of a reference model, the first one included (on a GPU the first replay of
+---the recorded step): what tests/bench/vs_torch sets beside PyTorch's.
 ---@param name string vit-ti, vit-s, vit-b, mae-b or tiny
 ---@param dtype "f32"|"bf16"
 ---@param n integer
@@ -174,7 +185,8 @@ function bench.steps(name, dtype, n, batch)
         if s.name == name then
             m.seed(0)
             s = setmetatable({ batch = batch or s.batch }, { __index = s })
-            local step, took = step_of(s, dtype), {}
+            local step, recorder <close> = step_of(s, dtype) -- luacheck: ignore recorder
+            local took = {}
             for i = 1, n do
                 local t = m.sys.clock()
                 step()
@@ -191,7 +203,7 @@ local function measure_model(s, dtype, floor, quick)
     m.trim()
     m.reset_peak()
     local scope <close> = m.scope() -- luacheck: ignore scope
-    local step = step_of(s, dtype)
+    local step, recorder <close> = step_of(s, dtype) -- luacheck: ignore recorder
     local seconds = time(step, quick and 1 or 3, quick and 3 or 5)
     local work = bench.flops(s) * s.batch
     return {

@@ -150,10 +150,11 @@ local function sources(store)
     }
 end
 
--- Seeds are not part of it: runs that differ by seed only, also in their parents, share one hash.
+-- Seeds are not part of it: runs that differ by seed only, also in their parents, share one hash. Nor is
+-- `graph`, which gives the same bits.
 local function config_hash(kind, cfg, parent)
     local seedless = config.plain(cfg)
-    seedless.seed = nil
+    seedless.seed, seedless.graph = nil, nil
     if seedless.device == "cpu" then seedless.device = nil end -- what was done before there was a choice
     if type(seedless.data) == "table" then seedless.data.device = nil end -- changes no number
     return m.sha256(config.json { kind = kind, config = seedless, parent = parent and parent.hash or "" })

@@ -287,17 +287,20 @@ function finetune.run(run)
     local _, need_mixed = finetune.needs(s)
     local mix_stream = nn.stream("mix")
 
-    local function step(batch, at)
+    local function prepare(batch, at)
+        local shape = batch.images.shape
+        batch.plan = need_mixed and
+            mixing.draw(shape[1], c.mix, m.rng(run.seed, mix_stream, at.step), shape[3], shape[4]) or nil
+    end
+
+    local function step(batch)
         local labels = batch.labels
         local shares = batch.soft
         for _ = 2, c.views do
             labels = m.concat(labels, batch.labels, { axis = 1 })
             shares = shares and m.concat(shares, batch.soft, { axis = 1 })
         end
-        local shape = batch.images.shape
-        local plan = need_mixed and
-            mixing.draw(shape[1], c.mix, m.rng(run.seed, mix_stream, at.step), shape[3], shape[4])
-        local loss, terms = finetune.loss(model, batch.images, labels, plan or nil, c, shares)
+        local loss, terms = finetune.loss(model, batch.images, labels, batch.plan, c, shares)
         return loss, terms
     end
 
@@ -321,7 +324,7 @@ function finetune.run(run)
 
     return train.loop(run, {
         model = model, optimizer = optimizer, schedule = task.schedule(c, task.rate(c)), loader = loader,
-        config = c, phase = "ft", step = step, epoch_end = epoch_end,
+        config = c, phase = "ft", prepare = prepare, step = step, epoch_end = epoch_end,
         save = function() return { best = scores.best, last = scores.last } end,
         load = function(state)
             scores.best, scores.last = integers(state.best or {}), integers(state.last or {})

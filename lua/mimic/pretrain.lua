@@ -22,7 +22,8 @@ pretrain.methods = { "mae", "moco", "localmim", "simmim", "supervised" }
 ---@field check (fun(c: table, model: table))? refuses settings that do not go together
 ---@field views (fun(c: table): integer, integer)? views of each picture, pictures per batch; else 1, c.batch
 ---@field eval (fun(c: table): table)? how pictures are resized for looking at them
----@field before (fun(model: nn.Module, at: train.At, c: table))? called before each batch of training
+---@field prepare (fun(model: nn.Module, batch: table, c: table, at: train.At, seed: integer))? before each batch of
+---  training: what the host computes for it goes into the batch
 ---@field evaluate (fun(model: nn.Module, loader: any, c: table, classes: integer): table)? named values
 ---@field picture (fun(model: nn.Module, batch: table, c: table): any)? a JPEG of what the model does
 
@@ -141,10 +142,10 @@ function pretrain.run(run)
     return train.loop(run, {
         model = model, optimizer = optimizer, loader = loader, config = loop, phase = "pt",
         schedule = function(epoch) return schedule(epoch * repeats) end,
-        step = function(batch, at)
-            if method.before then method.before(model, at, c) end
-            return method.loss(model, batch, c, at, run.seed)
+        prepare = method.prepare and function(batch, at)
+            method.prepare(model, batch, c, at, run.seed)
         end,
+        step = function(batch, at) return method.loss(model, batch, c, at, run.seed) end,
         epoch_end = function(at)
             local last = at.epoch == at.epochs
             if method.picture and c.pictures > 0 and (last or picture_due(c, at)) then picture(at) end

@@ -4,6 +4,7 @@
 local m = require "mimic"
 local profile = require "mimic.profile"
 local progress = require "mimic.progress"
+local replay = require "mimic.replay"
 local weights = require "mimic.weights"
 
 local train = {}
@@ -13,6 +14,7 @@ train.defaults = {
     device = "cpu",            -- cpu | cuda
     epochs = 50, batch = 64, accumulate = 1,
     precision = "f32",         -- f32 | bf16 (f32 masters and losses)
+    graph = true,              -- cuda: replay a recorded step, checked to give the same bits; cpu: nothing
     log_every = 10,            -- updates between two logged values
     checkpoint_epochs = 1,     -- epochs between two checkpoints
     checkpoint_seconds = 600,  -- and at most this long inside an epoch; 0 = off
@@ -25,6 +27,8 @@ train.defaults = {
 ---@field loader any m.data.loader
 ---@field config table train.defaults' keys
 ---@field phase string for the progress line
+---@field prepare (fun(batch: table, at: train.At))? before each step: what the host computes for it, as tensors in
+---  the batch; and what is no part of forward and backward
 ---@field step fun(batch: table, at: train.At): any, table? scalar loss, and tensors or numbers to log
 ---@field epoch_end (fun(at: train.At): table?)? called in evaluation mode; returns {value, goal, acc}
 ---@field save (fun(): table)? the task's own state: plain values, exact as JSON
@@ -116,11 +120,17 @@ function Loop:refuse(value, due)
 end
 
 -- One batch: forward and backward; the update when its group of batches is complete.
-function Loop:batch(batch, lr, last_of_epoch)
+function Loop:batch(batch, lr, last_of_epoch, scope)
     local spec, at, c = self.spec, self.at, self.spec.config
     m.set_step(at.step)
     at.pending = self.pending
-    local loss, parts = spec.step(batch, at)
+    if spec.prepare then
+        spec.prepare(batch, at)
+        m.set_step(at.step)
+    end
+    local recorder = not profile.wanted and self.recorder
+    local loss, parts
+    if recorder then loss, parts = recorder:step(batch, at, scope) else loss, parts = spec.step(batch, at) end
     local late = loss.device ~= "cpu"
     if late then self:settle() end
     self.due = {
@@ -128,7 +138,7 @@ function Loop:batch(batch, lr, last_of_epoch)
         step = at.step, epoch = at.epoch, position = at.position, update = at.update,
     }
     if not late then self:settle() end
-    loss:backward()
+    if not recorder then loss:backward() end
     self.pending = self.pending + 1
     if self.pending < c.accumulate and not last_of_epoch then return end
     local log = (at.update + 1) % c.log_every == 0
@@ -184,7 +194,7 @@ function Loop:epoch()
         control = batch
         at.step = at.epoch * self.batches + at.position
         at.fraction = at.epoch + at.position / self.batches
-        self:batch(batch, spec.schedule(at.fraction), at.position + 1 == self.batches)
+        self:batch(batch, spec.schedule(at.fraction), at.position + 1 == self.batches, scope)
         at.position = at.position + 1
         self.done = self.done + 1
         samples = samples + batch.n
@@ -250,6 +260,8 @@ function train.loop(run, spec)
         at = { epoch = 0, epochs = c.epochs, position = 0, update = 0, step = 0, fraction = 0 },
     }, Loop)
     m.seed(run.seed)
+    local recorder <close> = c.graph and replay.new(spec) or nil
+    loop.recorder = recorder
     loop:restore()
     if loop.at.epoch < c.epochs then run:preflight(loop:tensors()) end
     while loop.at.epoch < c.epochs do loop:epoch() end

@@ -242,7 +242,7 @@ static void broken_for_good(void **) {
     static const struct {
         const char *which, *says;
         int code;
-    } faults[] = {{"l", "not freed at the end: 3 blocks, 1 streams, 0 events", 99},
+    } faults[] = {{"l", "not freed at the end: 3 blocks, 1 streams, 0 events, 0 graphs", 99},
                   {"d", "kernel 'some_wait<false>': divergent barrier", 7},
                   {"p", "kernel 'two_places': divergent barrier", 7},
                   {"beyond", "a kernel wrote beyond a block of 64 bytes", 7}};
@@ -263,10 +263,79 @@ static void broken_for_good(void **) {
     }
 }
 
+__global__ void twice(const float *a, float *out) {
+    out[threadIdx.x] = 2 * a[threadIdx.x];
+}
+
+/* What is captured is done by a launch of the graph, each time anew. */
+static void captures(void **) {
+    cudaGraph_t g;
+    cudaGraphExec_t e;
+    float back[N];
+    assert_int_equal(cudaStreamBeginCapture(stream, cudaStreamCaptureModeThreadLocal), cudaSuccess);
+    LAUNCH(twice, 1, N, 0, stream, x, y);
+    assert_int_equal(cudaStreamEndCapture(stream, &g), cudaSuccess);
+    assert_int_equal(cudaGraphInstantiate(&e, g, 0), cudaSuccess);
+    assert_int_equal(cudaGraphDestroy(g), cudaSuccess);
+    for (int round = 1; round <= 2; round++) {
+        for (int i = 0; i < N; i++)
+            host[i] = (float)(i * round);
+        cudaMemcpyAsync(x, host, sizeof host, cudaMemcpyHostToDevice, stream);
+        cudaMemsetAsync(y, 0, sizeof host, stream);
+        cudaMemcpyAsync(back, y, sizeof back, cudaMemcpyDeviceToHost, stream);
+        assert_true(back[5] == 0);
+        assert_int_equal(cudaGraphLaunch(e, stream), cudaSuccess);
+        cudaMemcpyAsync(back, y, sizeof back, cudaMemcpyDeviceToHost, stream);
+        for (int i = 0; i < N; i++)
+            assert_true(back[i] == 2.0f * (float)(i * round));
+    }
+    assert_int_equal(cudaGraphExecDestroy(e), cudaSuccess);
+}
+
+/* Each of these is refused in a capture, which then comes to nothing; outside of it they go. */
+static void forbidden_in_captures(void **) {
+    void *p = NULL, *q = NULL;
+    cudaEvent_t event;
+    cudaGraph_t g;
+    assert_int_equal(cudaEventCreateWithFlags(&event, cudaEventDisableTiming), cudaSuccess);
+    assert_int_equal(cudaEventRecord(event, stream), cudaSuccess);
+    assert_int_equal(cudaMalloc(&q, 64), cudaSuccess);
+    const std::function<cudaError_t()> calls[] = {
+        [&] { return cudaMalloc(&p, 64); },
+        [&] { return cudaHostAlloc(&p, 64, 0); },
+        [&] { return cudaFree(q); },
+        [&] { return cudaStreamSynchronize(stream); },
+        [&] { return cudaEventSynchronize(event); },
+        [&] { return cudaEventQuery(event); },
+        [&] { return cudaStreamWaitEvent(stream, event); },
+        [&] { return cudaMemcpyAsync(x, host, sizeof host, cudaMemcpyHostToDevice, stream); },
+        [&] { return cudaMemcpyAsync(host, x, sizeof host, cudaMemcpyDeviceToHost, stream); },
+        [&] { return cudaStreamBeginCapture(stream, cudaStreamCaptureModeThreadLocal); },
+    };
+    for (const auto &call : calls) {
+        bool nested = &call == &calls[9];
+        assert_int_equal(cudaStreamBeginCapture(stream, cudaStreamCaptureModeThreadLocal),
+                         cudaSuccess);
+        LAUNCH(twice, 1, N, 0, stream, x, y);
+        assert_true(call() != cudaSuccess);
+        assert_null(p);
+        assert_int_equal(cudaStreamEndCapture(stream, &g),
+                         nested ? cudaSuccess : cudaErrorStreamCaptureInvalidated);
+        assert_true(nested == (g != NULL));
+        cudaGraphDestroy(g);
+        cudaGetLastError();
+    }
+    assert_int_equal(cudaFree(q), cudaSuccess);
+    assert_int_equal(cudaEventDestroy(event), cudaSuccess);
+    assert_int_equal(cudaStreamSynchronize(stream), cudaSuccess);
+}
+
 int main() {
-    const CMUnitTest tests[] = {cmocka_unit_test(missing_barriers), cmocka_unit_test(warp_calls),
-                                cmocka_unit_test(streams_and_events), cmocka_unit_test(wrong_calls),
-                                cmocka_unit_test(broken_for_good)};
+    const CMUnitTest tests[] = {
+        cmocka_unit_test(missing_barriers),   cmocka_unit_test(warp_calls),
+        cmocka_unit_test(streams_and_events), cmocka_unit_test(wrong_calls),
+        cmocka_unit_test(captures),           cmocka_unit_test(forbidden_in_captures),
+        cmocka_unit_test(broken_for_good)};
     const CMUnitTest one[] = {cmocka_unit_test(broken_for_good)};
     return getenv("EMULATOR_FAULT") ? cmocka_run_group_tests(one, open_group, close_group)
                                     : cmocka_run_group_tests(tests, open_group, close_group);

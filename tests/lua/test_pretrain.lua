@@ -302,7 +302,9 @@ function TestSupervised.test_loss_is_soft_cross_entropy_of_mixed_views()
     local labels = m.tensor({ 0, 3, 4, 1 }, "i32")
     local kinds = {}
     for step = 0, 7 do
-        local loss = method.loss(model, { images = images, labels = labels }, full, { step = step }, 9)
+        local batch = { images = images, labels = labels }
+        method.prepare(model, batch, full, { step = step }, 9)
+        local loss = method.loss(model, batch, full)
         local plan = m.mixing.draw(8, full.mix, m.rng(9, m.nn.stream("mix"), step), 16, 16)
         local logits = model(m.mixing.images(images, plan)):tolist()
         local y, lam = { 0, 3, 4, 1, 0, 3, 4, 1 }, plan.draws.lam

@@ -61,6 +61,8 @@ static mimic_status open_state(mimic_ctx *ctx, gemm_state **out) {
     gemm_state *g = *out = s->gemm;
     if (g->begin)
         return MIMIC_OK;
+    if (s->recording)
+        return cuda_refuse(ctx, "the first product is met");
     size_t want = s->memory / 512, most = (size_t)128 << 20, least = (size_t)4 << 20;
     g->workspace_size = want < least ? least : want > most ? most : want;
     mimic_status st = MIMIC_OK;
@@ -314,6 +316,8 @@ static mimic_status plan_of(mimic_ctx *ctx, gemm_state *s, const gemm *g, plan *
     for (*out = *bucket; *out; *out = (*out)->next)
         if (memcmp(&(*out)->key, &key, sizeof key) == 0)
             return MIMIC_OK;
+    if (state_of(ctx)->recording) /* algorithms are timed, and that waits */
+        return cuda_refuse(ctx, "a product of a new shape is met");
     plan *p = (plan *)calloc(1, sizeof *p);
     if (!p)
         return state_of(ctx)->host->fail(ctx, MIMIC_ENOMEM, "cuda: out of memory");

@@ -20,7 +20,7 @@ struct fault {
         atomicMin(word, ticket | (unsigned long long)position);
     }
 };
-enum { FAULTS = 256, NO_LIMIT = -1 };
+enum { FAULTS = 256, RECORDED_TICKET = 0x8000, NO_LIMIT = -1 };
 
 /* What a ticket stands for. */
 typedef struct fault_note {
@@ -72,6 +72,10 @@ typedef struct cuda_state {
     letter *fault_seen;             /* pinned: the word as the last wait found it */
     uint64_t faults, fault_life;    /* tickets given; how often the word was cleared */
     fault_note notes[FAULTS];       /* of the newest tickets */
+    fault_note recorded[FAULTS];    /* of those in a recorded step, which keep theirs */
+    uint64_t recorded_faults;
+    bool recording, spoiled; /* a step is being recorded; it did what cannot be */
+    uint64_t *moved;         /* on the device: how far a replay is behind its recording */
     struct {
         const char *op, *place;
     } trail[TRAIL];             /* of the newest launches */
@@ -122,6 +126,19 @@ mimic_status read_fault(mimic_ctx *ctx, const letter *l);
 /* What a call of the runtime came to: cudaSuccess is MIMIC_OK. `what` names it in the message,
  * which says too which operators were under way. */
 mimic_status cuda_check(mimic_ctx *ctx, cudaError_t e, const char *what);
+
+/* Writes an operator down as launched. */
+static inline void cuda_note(cuda_state *s, const char *op, const char *place) {
+    s->trail[s->launched % TRAIL].op = op;
+    s->trail[s->launched++ % TRAIL].place = place;
+}
+
+/* While a step is recorded (graph.cu): fails with "WHAT while a step is recorded"; bytes of the
+ * host become arguments of kernels; where the kernels of a call find how far their random numbers'
+ * step has moved on, NULL: not at all. */
+mimic_status cuda_refuse(mimic_ctx *ctx, const char *what);
+mimic_status cuda_upload_recorded(mimic_ctx *ctx, void *dst, const void *src, size_t bytes);
+const uint64_t *cuda_moved(const mimic_call *c, uint64_t step);
 
 /* Blocks of `per` that cover n, at least one. */
 static inline unsigned blocks_of(int64_t n, int64_t per) {

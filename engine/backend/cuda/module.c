@@ -46,6 +46,10 @@ static const mimic_backend backend = {
     .fed = mimic_cuda_fed,
     .augment = mimic_cuda_augment,
     .room = mimic_cuda_room,
+    .record = mimic_cuda_record,
+    .recorded = mimic_cuda_recorded,
+    .replay = mimic_cuda_replay,
+    .forget = mimic_cuda_forget,
 #ifdef MIMIC_EMULATED
     .taken = mimic_cuda_taken,
     .given = mimic_cuda_given,

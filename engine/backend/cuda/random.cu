@@ -5,18 +5,20 @@
 
 enum { THREADS = 256 };
 
-/* seed, stream and step of the call */
+/* seed, stream and step of the call; in a recorded step `moved` is added to the step */
 struct rng {
     uint64_t seed, step;
+    const uint64_t *moved;
     uint32_t stream;
     __device__ void block(int64_t i, uint32_t *word) const {
-        philox_block(seed, stream, step, (uint32_t)i, word);
+        philox_block(seed, stream, moved ? step + *moved : step, (uint32_t)i, word);
     }
 };
 
 /* The three attributes from `first` on. */
 static rng rng_of(const mimic_call *c, int first) {
-    return rng{(uint64_t)c->attrs.v[first].i, (uint64_t)c->attrs.v[first + 2].i,
+    uint64_t step = (uint64_t)c->attrs.v[first + 2].i;
+    return rng{(uint64_t)c->attrs.v[first].i, step, cuda_moved(c, step),
                (uint32_t)c->attrs.v[first + 1].i};
 }
 

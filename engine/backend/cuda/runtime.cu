@@ -43,9 +43,11 @@ mimic_status cuda_check(mimic_ctx *ctx, cudaError_t e, const char *what) {
 
 fault fault_of(mimic_call *c, const char *what, int64_t limit) {
     cuda_state *s = state_of(c->ctx);
-    uint64_t ticket = s->faults++;
-    s->notes[ticket % FAULTS] = fault_note{c->op->name, what, c->ctx->place, limit};
-    return fault{s->fault_word, (unsigned long long)(ticket & 0xffff) << 48};
+    uint64_t ticket = s->recording ? s->recorded_faults++ : s->faults++;
+    (s->recording ? s->recorded : s->notes)[ticket % FAULTS] =
+        fault_note{c->op->name, what, c->ctx->place, limit};
+    ticket = ticket % RECORDED_TICKET + (s->recording ? RECORDED_TICKET : 0);
+    return fault{s->fault_word, (unsigned long long)ticket << 48};
 }
 
 cudaError_t send_fault(mimic_ctx *ctx, letter *l) {
@@ -70,7 +72,8 @@ mimic_status read_fault(mimic_ctx *ctx, const letter *l) {
     mimic_status st = cuda_check(ctx, clear_fault(s), "fault word");
     if (st)
         return st;
-    const fault_note *n = &s->notes[(word >> 48) % FAULTS];
+    const fault_note *n =
+        &(word >> 48 & RECORDED_TICKET ? s->recorded : s->notes)[(word >> 48) % FAULTS];
     const char *open = n->place ? " (" : "", *place = n->place ? n->place : "";
     const char *close = n->place ? ")" : "";
     long long at = (long long)(word & 0xffffffffffffull);
@@ -84,6 +87,8 @@ mimic_status read_fault(mimic_ctx *ctx, const letter *l) {
 /* Waits for the stream. */
 static mimic_status wait(mimic_ctx *ctx, const char *what) {
     cuda_state *s = state_of(ctx);
+    if (s->recording)
+        return cuda_refuse(ctx, "the host waits for the device");
     cudaError_t e = send_fault(ctx, s->fault_seen);
     mimic_status st = cuda_check(ctx, e ? e : cudaStreamSynchronize(s->stream), what);
     return st ? st : read_fault(ctx, s->fault_seen);
@@ -91,8 +96,7 @@ static mimic_status wait(mimic_ctx *ctx, const char *what) {
 
 mimic_status done(mimic_call *c) {
     cuda_state *s = state_of(c->ctx);
-    s->trail[s->launched % TRAIL].op = c->op->name;
-    s->trail[s->launched++ % TRAIL].place = c->ctx->place;
+    cuda_note(s, c->op->name, c->ctx->place);
     mimic_status st = cuda_check(c->ctx, cudaGetLastError(), c->op->name);
     return !st && s->sync ? wait(c->ctx, c->op->name) : st;
 }
@@ -127,6 +131,7 @@ static bool look(cuda_state *s, char *why, size_t size) {
         (e = cudaStreamCreateWithFlags(&s->stream, cudaStreamNonBlocking)) != cudaSuccess ||
         (e = cudaMalloc((void **)&s->fault_word, sizeof *s->fault_word)) != cudaSuccess ||
         (e = cudaHostAlloc((void **)&s->fault_seen, sizeof *s->fault_seen, 0)) != cudaSuccess ||
+        (e = cudaMalloc((void **)&s->moved, sizeof *s->moved)) != cudaSuccess ||
         (e = clear_fault(s)) != cudaSuccess) {
         snprintf(why, size, "the device cannot be used: %s", cudaGetErrorString(e));
         return false;
@@ -166,6 +171,7 @@ void mimic_cuda_close(mimic_ctx *ctx) {
     cuda_gemm_close(ctx);
     cudaStreamDestroy(s->stream);
     cudaFree(s->fault_word);
+    cudaFree(s->moved);
     cudaFreeHost(s->fault_seen);
     free(s);
     ctx->devices[MIMIC_CUDA].state = NULL;
@@ -183,8 +189,7 @@ void mimic_cuda_about(mimic_ctx *ctx, char *buf, size_t size) {
 
 void *mimic_cuda_alloc(mimic_ctx *ctx, size_t bytes) {
     void *p = NULL;
-    (void)ctx;
-    if (cudaMalloc(&p, bytes) == cudaSuccess)
+    if (!state_of(ctx)->recording && cudaMalloc(&p, bytes) == cudaSuccess)
         return p;
     cudaGetLastError(); /* being out of memory is reported by the pool */
     return NULL;
@@ -208,6 +213,8 @@ mimic_status mimic_cuda_upload(mimic_ctx *ctx, void *dst, const void *src, size_
     cudaStream_t stream = state_of(ctx)->stream;
     if (bytes == 0)
         return MIMIC_OK;
+    if (state_of(ctx)->recording)
+        return cuda_upload_recorded(ctx, dst, src, bytes);
     return cuda_check(ctx, cudaMemcpyAsync(dst, src, bytes, cudaMemcpyHostToDevice, stream),
                       "copy to the device");
 }
@@ -216,6 +223,8 @@ mimic_status mimic_cuda_download(mimic_ctx *ctx, void *dst, const void *src, siz
     cudaStream_t stream = state_of(ctx)->stream;
     if (bytes == 0)
         return MIMIC_OK;
+    if (state_of(ctx)->recording)
+        return cuda_refuse(ctx, "the host reads a value");
     mimic_status st =
         cuda_check(ctx, cudaMemcpyAsync(dst, src, bytes, cudaMemcpyDeviceToHost, stream),
                    "copy from the device");

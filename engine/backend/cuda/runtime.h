@@ -34,6 +34,11 @@ void mimic_cuda_transfer_close(mimic_ctx *ctx);
 
 mimic_status mimic_cuda_augment(mimic_ctx *ctx, const mimic_augment_job *job); /* augment.cu */
 size_t mimic_cuda_room(mimic_ctx *ctx);
+/* graph.cu */
+mimic_status mimic_cuda_record(mimic_ctx *ctx);
+mimic_status mimic_cuda_recorded(mimic_ctx *ctx, bool keep, void **work);
+mimic_status mimic_cuda_replay(mimic_ctx *ctx, void *work, uint64_t moved);
+void mimic_cuda_forget(mimic_ctx *ctx, void *work);
 
 mimic_status mimic_cuda_optim_step(mimic_ctx *ctx, const mimic_optim_args *args);
 mimic_status mimic_cuda_accumulate(mimic_ctx *ctx, mimic_dtype dst_dtype, void *dst,

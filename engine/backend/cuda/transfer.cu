@@ -16,6 +16,8 @@ static mimic_status open_mail(mimic_ctx *ctx) {
 mimic_status mimic_cuda_post(mimic_ctx *ctx, const void *src, size_t bytes, int *slot) {
     cuda_state *s = state_of(ctx);
     mail_box *m = &s->mail;
+    if (s->recording)
+        return cuda_refuse(ctx, "the host asks for a value");
     mimic_status st = open_mail(ctx);
     int i = 0;
     while (i < MAIL && m->busy >> i & 1)
@@ -39,6 +41,8 @@ mimic_status mimic_cuda_post(mimic_ctx *ctx, const void *src, size_t bytes, int 
 
 mimic_status mimic_cuda_collect(mimic_ctx *ctx, int slot, void *dst) {
     mail_box *m = &state_of(ctx)->mail;
+    if (state_of(ctx)->recording)
+        return cuda_refuse(ctx, "the host waits for a value");
     m->busy &= ~(1ull << slot);
     mimic_status st = cuda_check(ctx, cudaEventSynchronize(m->there[slot]), "value to the host");
     memcpy(dst, &m->slots[slot].value, sizeof m->slots[slot].value);
@@ -82,6 +86,8 @@ mimic_status mimic_cuda_feed(mimic_ctx *ctx, void *dst, const void *src, size_t 
     feeder::lane *l = &f->lanes[f->next];
     if (bytes == 0)
         return MIMIC_OK;
+    if (s->recording)
+        return cuda_refuse(ctx, "a batch is fed");
     cudaError_t e = make_room(f, l, bytes);
     f->next = (f->next + 1) % LANES_IN;
     if (e == cudaSuccess)

@@ -33,7 +33,7 @@ function method.views(c)
 end
 
 -- The momentum encoder moves once per update, before it makes keys.
-function method.before(model, at, c)
+function method.prepare(model, _, c, at)
     if at.pending > 0 then return end
     model:move(schedule.moco_momentum(c.momentum_encoder, c.epochs)(at.fraction))
 end

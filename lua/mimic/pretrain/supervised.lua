@@ -54,13 +54,16 @@ end
 
 local stream = nn.stream("mix")
 
-function method.loss(model, batch, c, at, seed)
+function method.prepare(_, batch, c, at, seed)
+    local shape = batch.images.shape
+    batch.plan = mixing.draw(shape[1], c.mix, m.rng(seed, stream, at.step), shape[3], shape[4])
+end
+
+function method.loss(model, batch, c)
     local labels = batch.labels
     for _ = 2, c.repeats do labels = m.concat(labels, batch.labels, { axis = 1 }) end
-    local shape = batch.images.shape
-    local plan = mixing.draw(shape[1], c.mix, m.rng(seed, stream, at.step), shape[3], shape[4])
-    local y = mixing.labels(m.onehot(labels, { classes = model.config.classes }), plan)
-    local logits = model(mixing.images(batch.images, plan))
+    local y = mixing.labels(m.onehot(labels, { classes = model.config.classes }), batch.plan)
+    local logits = model(mixing.images(batch.images, batch.plan))
     return (m.cross_entropy(logits, y, { smoothing = c.smoothing }))
 end
 

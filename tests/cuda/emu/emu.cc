@@ -11,6 +11,13 @@
 #include <numeric>
 #include <vector>
 
+#ifdef __SANITIZE_ADDRESS__
+#include <sanitizer/asan_interface.h>
+#else
+#define ASAN_POISON_MEMORY_REGION(p, n) ((void)(p), (void)(n))
+#define ASAN_UNPOISON_MEMORY_REGION(p, n) ((void)(p), (void)(n))
+#endif
+
 dim3 threadIdx, blockIdx, blockDim, gridDim;
 
 #ifdef __x86_64__
@@ -46,7 +53,12 @@ emu_switch:
 namespace emu {
 
 enum state { READY, AT_BLOCK, AT_WARP, DONE };
-enum { STACK = 256 * 1024, MAX_THREADS = 1024, SHARED_LIMIT = 227 * 1024, SLOT = 16 };
+#ifdef __SANITIZE_ADDRESS__
+enum { STACK = 1024 * 1024, GAP = 64 }; /* bytes of a stack; between pieces of shared memory */
+#else
+enum { STACK = 256 * 1024, GAP = 0 };
+#endif
+enum { MAX_THREADS = 1024, SHARED_LIMIT = 227 * 1024, SLOT = 16 };
 
 struct fiber {
     void *sp;
@@ -111,6 +123,7 @@ static void start(fiber &f) {
     }
     f.stack = stacks.back();
     stacks.pop_back();
+    ASAN_UNPOISON_MEMORY_REGION(f.stack + 4096, STACK - 4096); /* frames that never returned */
     void **top = (void **)(f.stack + STACK);
     *--top = NULL; /* keeps the stack aligned as after a call */
     *--top = (void *)enter;
@@ -214,7 +227,10 @@ static bool run_block(dim3 at, const char **why) {
     blockIdx = at;
     sites.clear();
     shared_used = (running->shared + 15) & ~(size_t)15;
+    ASAN_UNPOISON_MEMORY_REGION(shared_memory, shared_used);
     memset(shared_memory, 0xff, shared_used);
+    ASAN_POISON_MEMORY_REGION(shared_memory + running->shared,
+                              2 * SHARED_LIMIT / 128 * 128 - running->shared);
     for (int i = 0; i < threads; i++)
         fibers[i].at = READY;
     std::iota(order, order + threads, 0);
@@ -310,8 +326,9 @@ void *shared(const void *site, size_t bytes) {
                 running->name);
         abort();
     }
+    ASAN_UNPOISON_MEMORY_REGION(shared_memory + at, bytes);
     memset(shared_memory + at, 0xff, bytes);
-    shared_used = at + bytes;
+    shared_used = at + bytes + GAP;
     sites.push_back({site, at});
     return shared_memory + at;
 }

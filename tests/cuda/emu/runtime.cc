@@ -42,13 +42,28 @@ struct block {
 struct emu_stream {
     std::deque<work> queue;
 };
+struct emu_graph {
+    std::vector<work> nodes;
+};
+struct emu_graph_exec {
+    std::vector<work> nodes;
+};
 
 namespace {
 
 std::vector<emu_stream *> streams;
 std::map<char *, block> blocks; /* by the address handed out */
 std::map<const void *, size_t> shared_allowed;
-std::map<void *, size_t> wanted_of; /* blocks in use, by address */
+struct use {
+    size_t wanted;
+    uint64_t capture; /* the one it began in, 0: none */
+};
+std::map<void *, use> uses; /* blocks in use, by address */
+emu_stream *capturing;      /* NULL: nobody captures */
+emu_graph *captured;
+bool invalid; /* the capture met what it cannot hold */
+uint64_t captures;
+int graphs;
 cudaError_t last = cudaSuccess, sticky = cudaSuccess;
 char text[512];
 uint64_t tickets;
@@ -58,10 +73,11 @@ int events;
 /* What is left when the program ends was forgotten. */
 struct leak_check {
     ~leak_check() {
-        if (blocks.empty() && streams.empty() && events == 0)
+        if (blocks.empty() && streams.empty() && events == 0 && graphs == 0)
             return;
-        fprintf(stderr, "emulator: not freed at the end: %zu blocks, %zu streams, %d events\n",
-                blocks.size(), streams.size(), events);
+        fprintf(stderr,
+                "emulator: not freed at the end: %zu blocks, %zu streams, %d events, %d graphs\n",
+                blocks.size(), streams.size(), events, graphs);
         fflush(stdout);
         _exit(99);
     }
@@ -76,6 +92,17 @@ cudaError_t failed(cudaError_t e, const char *why) {
 cudaError_t broken(const char *why) {
     sticky = cudaErrorLaunchFailure;
     return failed(sticky, why);
+}
+
+/* What a capture cannot hold: refused, and the capture comes to nothing. */
+bool forbidden(const char *what) {
+    if (!capturing)
+        return false;
+    static char why[128];
+    snprintf(why, sizeof why, "%s while a stream is captured", what);
+    invalid = true;
+    failed(cudaErrorStreamCaptureUnsupported, why);
+    return true;
 }
 
 bool known(emu_stream *s) {
@@ -107,7 +134,10 @@ bool step() {
 void add(emu_stream *s, std::function<void()> f) {
     work w;
     w.run = std::move(f);
-    s->queue.push_back(std::move(w));
+    if (s == capturing)
+        captured->nodes.push_back(std::move(w));
+    else
+        s->queue.push_back(std::move(w));
 }
 
 /* MIMIC_EMU_BREAK=N: the N-th kernel of the process breaks the device. */
@@ -132,6 +162,8 @@ bool on_device(const void *p, size_t n) {
 }
 
 cudaError_t allocate(void **p, size_t bytes, bool host) {
+    if (forbidden("memory is allocated"))
+        return last;
     char *raw = (char *)aligned_alloc(256, (bytes + 2 * GUARD + 255) / 256 * 256);
     if (!raw)
         return failed(cudaErrorMemoryAllocation, "out of memory");
@@ -146,6 +178,8 @@ cudaError_t allocate(void **p, size_t bytes, bool host) {
 cudaError_t release(void *p, bool host) {
     if (!p)
         return cudaSuccess;
+    if (forbidden("memory is freed"))
+        return last;
     auto it = blocks.find((char *)p);
     if (it == blocks.end() || it->second.host != host)
         return failed(cudaErrorInvalidValue, "free of what was not allocated");
@@ -179,6 +213,10 @@ cudaError_t check_copy(const void *dst, const void *src, size_t n, cudaMemcpyKin
 /* Pageable host memory is read at once; what goes to it is there when the call returns. */
 cudaError_t copy(emu_stream *s, const void *dst, const void *src, size_t n, cudaMemcpyKind k,
                  std::function<void(const char *)> move) {
+    if (s == capturing && (!holder(src, n) || !holder(dst, n))) {
+        forbidden("pageable memory is copied");
+        return last;
+    }
     if (k == cudaMemcpyHostToDevice && !holder(src, n)) {
         std::vector<char> bytes((const char *)src, (const char *)src + n);
         add(s, [=] { move(bytes.data()); });
@@ -217,7 +255,7 @@ void emu::enqueue(cudaStream_t s, kernel k) {
 }
 
 void emu::taken(cudaStream_t s, void *p, size_t wanted, size_t bytes) {
-    wanted_of[p] = wanted;
+    uses[p] = {wanted, s == capturing ? captures : 0};
     add(s, [=] {
         memset(p, 0xff, wanted);
         memset((char *)p + wanted, GUARD_BYTE, bytes - wanted);
@@ -225,11 +263,14 @@ void emu::taken(cudaStream_t s, void *p, size_t wanted, size_t bytes) {
 }
 
 void emu::given(cudaStream_t s, void *p, size_t bytes) {
-    auto it = wanted_of.find(p);
-    if (it == wanted_of.end())
+    auto it = uses.find(p);
+    if (it == uses.end())
         return;
-    size_t wanted = it->second;
-    wanted_of.erase(it);
+    size_t wanted = it->second.wanted;
+    bool other = it->second.capture != (s == capturing ? captures : 0);
+    uses.erase(it);
+    if (other) /* used in a graph alone, or not in this one: the bytes may be of any use */
+        return;
     add(s, [=] {
         for (size_t i = wanted; i < bytes; i++)
             if (((unsigned char *)p)[i] != GUARD_BYTE) {
@@ -371,6 +412,8 @@ cudaError_t cudaStreamCreateWithFlags(cudaStream_t *s, unsigned) {
 cudaError_t cudaStreamDestroy(cudaStream_t s) {
     if (!known(s))
         return failed(cudaErrorInvalidResourceHandle, "destroying a stream that is none");
+    if (forbidden("a stream is destroyed"))
+        return last;
     cudaStreamSynchronize(s);
     streams.erase(std::find(streams.begin(), streams.end(), s));
     delete s;
@@ -380,6 +423,8 @@ cudaError_t cudaStreamDestroy(cudaStream_t s) {
 cudaError_t cudaStreamSynchronize(cudaStream_t s) {
     if (!known(s))
         return failed(cudaErrorInvalidResourceHandle, "waiting for a stream that is none");
+    if (forbidden("a stream is waited for"))
+        return last;
     emu_waits++;
     while (!s->queue.empty())
         if (!step())
@@ -390,6 +435,10 @@ cudaError_t cudaStreamSynchronize(cudaStream_t s) {
 cudaError_t cudaStreamWaitEvent(cudaStream_t s, cudaEvent_t e, unsigned) {
     if (!known(s) || !e || !e->alive)
         return failed(cudaErrorInvalidResourceHandle, "waiting for an event that is none");
+    if (s == capturing) { /* all events here are of work outside */
+        forbidden("an event from outside is waited for");
+        return last = cudaErrorStreamCaptureIsolation;
+    }
     work w;
     w.wait = e;
     w.ticket = e->recorded;
@@ -415,6 +464,8 @@ cudaError_t cudaEventDestroy(cudaEvent_t e) {
 cudaError_t cudaEventRecord(cudaEvent_t e, cudaStream_t s) {
     if (!known(s) || !e || !e->alive)
         return failed(cudaErrorInvalidResourceHandle, "recording an event that is none");
+    if (s == capturing && forbidden("an event is recorded"))
+        return last;
     uint64_t ticket = ++tickets;
     e->recorded = ticket;
     add(s, [=] { e->done = ticket; });
@@ -424,6 +475,8 @@ cudaError_t cudaEventRecord(cudaEvent_t e, cudaStream_t s) {
 cudaError_t cudaEventSynchronize(cudaEvent_t e) {
     if (!e || !e->alive)
         return failed(cudaErrorInvalidResourceHandle, "waiting for an event that is none");
+    if (forbidden("an event is waited for"))
+        return last;
     emu_waits++;
     while (e->done < e->recorded)
         if (!step())
@@ -434,6 +487,8 @@ cudaError_t cudaEventSynchronize(cudaEvent_t e) {
 cudaError_t cudaEventQuery(cudaEvent_t e) {
     if (!e || !e->alive)
         return failed(cudaErrorInvalidResourceHandle, "asking for an event that is none");
+    if (forbidden("an event is asked for"))
+        return last;
     step();
     return e->done < e->recorded ? cudaErrorNotReady : sticky;
 }
@@ -443,4 +498,60 @@ cudaError_t cudaEventElapsedTime(float *ms, cudaEvent_t a, cudaEvent_t b) {
         return failed(cudaErrorNotReady, "time between events that are not done");
     *ms = 0.01f;
     return cudaSuccess;
+}
+
+cudaError_t cudaStreamBeginCapture(cudaStream_t s, cudaStreamCaptureMode) {
+    if (!known(s) || capturing)
+        return failed(cudaErrorInvalidValue, "capture of what is none, or is captured already");
+    capturing = s;
+    captured = new emu_graph;
+    captures++;
+    graphs++;
+    invalid = false;
+    return cudaSuccess;
+}
+
+cudaError_t cudaStreamEndCapture(cudaStream_t s, cudaGraph_t *g) {
+    *g = nullptr;
+    if (!capturing || s != capturing)
+        return failed(cudaErrorInvalidValue, "end of a capture that never began");
+    capturing = nullptr;
+    if (!invalid) {
+        *g = captured;
+        return cudaSuccess;
+    }
+    cudaGraphDestroy(captured);
+    return failed(cudaErrorStreamCaptureInvalidated, "the capture met what it cannot hold");
+}
+
+cudaError_t cudaGraphInstantiate(cudaGraphExec_t *e, cudaGraph_t g, unsigned long long) {
+    if (!g)
+        return failed(cudaErrorInvalidValue, "instance of a graph that is none");
+    *e = new emu_graph_exec{g->nodes};
+    graphs++;
+    return cudaSuccess;
+}
+
+cudaError_t cudaGraphDestroy(cudaGraph_t g) {
+    graphs -= g != nullptr;
+    delete g;
+    return cudaSuccess;
+}
+
+cudaError_t cudaGraphExecDestroy(cudaGraphExec_t e) {
+    if (forbidden("a graph is destroyed"))
+        return last;
+    graphs -= e != nullptr;
+    delete e;
+    return cudaSuccess;
+}
+
+cudaError_t cudaGraphLaunch(cudaGraphExec_t e, cudaStream_t s) {
+    if (!e || !known(s))
+        return failed(cudaErrorInvalidValue, "launch of a graph that is none");
+    if (forbidden("a graph is launched"))
+        return last;
+    for (const work &w : e->nodes)
+        s->queue.push_back(w);
+    return sticky;
 }

@@ -1,0 +1,224 @@
+-- Recorded steps (m.graph, mimic.replay) on the emulated device: replays give the bits of the step itself, with
+-- random numbers, faults and data of their own step; what cannot be recorded or does not repeat is found out.
+local m = require "mimic"
+local lu = require "luaunit"
+local optim = require "mimic.optim"
+local progress = require "mimic.progress"
+local replay = require "mimic.replay"
+
+package.path = os.getenv("MIMIC_SOURCE") .. "/tests/cli/?.lua;" .. package.path
+local shell = require "shell"
+
+local TestReplay = {}
+local said, complain
+
+function TestReplay:setUp()
+    m.device("cuda")
+    m.seed(3)
+    said, complain = {}, progress.complain
+    progress.complain = function(...) said[#said + 1] = string.format(...) end
+end
+
+function TestReplay:tearDown()
+    progress.complain = complain
+    m.device("cpu")
+end
+
+local function model()
+    local net = m.nn.Linear(6, 4)
+    net:initialise(1)
+    return net
+end
+
+-- Mean cross entropy of a linear layer behind dropout; `more` may do something else in every step.
+local function spec_of(net, more)
+    local o = optim.new(net, { kind = "adamw" })
+    return { model = net, optimizer = o, step = function(batch, at)
+        local x = m.dropout(batch.x, { p = 0.25 })
+        local loss = m.cross_entropy(net(x), batch.labels)
+        if more then loss = more(loss, batch, at) or loss end
+        return loss, { ce = loss }
+    end }
+end
+
+local function batch_of(step, n)
+    local x = m.rand_normal { n or 5, 6, seed = 7, stream = 1, step = step }
+    local labels = {}
+    for i = 1, n or 5 do labels[i] = (i * step) % 4 end
+    return { x = x, labels = m.tensor(labels, "i32") }
+end
+
+-- Losses, gradients and weights of `steps` updates as text, with or without recording; sizes[step] = batch.
+local function train(steps, recorded, more, sizes)
+    local net = model()
+    net:train()
+    local spec = spec_of(net, more)
+    local recorder <close> = recorded and replay.new(spec) or nil
+    local out, states = {}, {}
+    for step = 0, steps - 1 do
+        local scope <close> = m.scope() -- luacheck: ignore
+        local at = { step = step, pending = 0, position = step % 4, epoch = step // 4 }
+        local batch = batch_of(step, sizes and sizes[step])
+        m.set_step(step)
+        local loss
+        if recorder then loss = recorder:step(batch, at, scope) else
+            loss = spec.step(batch, at)
+            loss:backward()
+        end
+        local later = loss:later()
+        out[#out + 1] = ("%a"):format(later:value()) .. m.sha256(net.weight.grad:tobytes())
+        states[#states + 1] = recorder and recorder.state
+        spec.optimizer:step(0.01 * (step + 1))
+    end
+    out[#out + 1] = m.sha256(net.weight:tobytes())
+    return out, states
+end
+
+function TestReplay:test_the_bits_of_the_step_itself()
+    local want = train(12, false)
+    local got, states = train(12, true)
+    lu.assertEquals(states, { "warm", "warm", "check", "replay", "replay", "replay", "replay", "replay", "replay",
+        "replay", "replay", "replay" })
+    lu.assertEquals(got, want)
+    lu.assertEquals(said, {})
+end
+
+function TestReplay:test_another_shape_is_done_as_ever()
+    local sizes = { [5] = 3, [6] = 2, [9] = 3 }
+    local got, states = train(12, true, nil, sizes)
+    lu.assertEquals(got, (train(12, false, nil, sizes)))
+    lu.assertEquals(states[12], "replay")
+    lu.assertEquals(said, {})
+end
+
+-- Tensors made between replays live in other memory than the recorded step.
+function TestReplay:test_nobody_elses_memory_is_written()
+    local net = model()
+    local spec = spec_of(net)
+    local recorder <close> = replay.new(spec)
+    local kept = {}
+    for step = 0, 9 do
+        local scope <close> = m.scope() -- luacheck: ignore
+        recorder:step(batch_of(step), { step = step, pending = 0, position = 1 }, scope)
+        for _, n in ipairs { 1, 4, 20, 24, 30, 200 } do
+            local t = m.full({ n }, step)
+            scope:keep(t)
+            kept[#kept + 1] = { t, step }
+        end
+        spec.optimizer:step(0.01)
+    end
+    lu.assertEquals(recorder.state, "replay")
+    for _, pair in ipairs(kept) do
+        for _, v in ipairs(pair[1]:tolist()) do lu.assertEquals(v, pair[2]) end
+    end
+end
+
+-- What the step must not do, planted: each is found out, said, and the numbers are those without recording.
+function TestReplay:test_planted()
+    local waits = function(loss) return loss * (1 + 0 * loss:item()) end
+    local numbers = function(loss, _, at) return loss * (1 + at.step) end
+    local tables = function(loss, _, at) return loss * m.tensor { 1 + at.step }:sum_to {} end
+    local seen = 0
+    local grows = function(loss)
+        seen = seen + 1
+        return loss + m.zeros { seen * 3000 }:sum_to {}
+    end
+    for _, planted in ipairs {
+        { waits, "the step cannot be recorded: .*the host reads a value while a step is recorded" },
+        { numbers, "a replay of the recorded step does not give its bits %(.* differs%)" },
+        { tables, "a replay of the recorded step does not give its bits %(.* differs%)" },
+        { grows, "the step cannot be recorded: .*more than the steps before the recording took" },
+    } do
+        said, seen = {}, 0
+        local got, states = train(9, true, planted[1])
+        lu.assertEquals(#said, 1)
+        lu.assertStrMatches(said[1], "graph: " .. planted[2] .. ".*; training goes on without .*")
+        lu.assertEquals(states[9], "off")
+        seen = 0
+        lu.assertEquals(got, (train(9, false, planted[1])))
+    end
+end
+
+function TestReplay:test_faults_of_a_replay_name_the_operator()
+    local net = model()
+    local spec = spec_of(net)
+    local recorder <close> = replay.new(spec)
+    local function step(n, labels)
+        local scope <close> = m.scope() -- luacheck: ignore
+        local batch = batch_of(n)
+        if labels then batch.labels = m.tensor(labels, "i32") end
+        local loss = recorder:step(batch, { step = n, pending = 0, position = 1 }, scope)
+        spec.optimizer:zero_grad()
+        return loss:later():value()
+    end
+    for n = 0, 5 do step(n) end
+    lu.assertEquals(recorder.state, "replay")
+    for _ = 1, 300 do m.onehot(m.tensor({ 1 }, "i32"), { classes = 2 }) end -- other operators that may report
+    lu.assertErrorMsgContains("cross_entropy: label at 2 is not in 0..3", step, 6, { 0, 1, 4, 1, 1 })
+    lu.assertTrue(step(7) > 0)
+end
+
+function TestReplay:test_rules_of_the_recorder()
+    local g <close> = m.graph()
+    lu.assertErrorMsgContains("graph: there is one already", m.graph)
+    lu.assertErrorMsgContains("graph: no step was recorded", g.replay, g)
+    local x = m.ones { 3 }
+    g:begin(true)
+    lu.assertErrorMsgContains("graph: a step is open already", g.begin, g, true)
+    local y = x * 2
+    lu.assertErrorMsgContains("the host reads a value while a step is recorded", y.tolist, y)
+    lu.assertErrorMsgContains("did what cannot be recorded", g.finish, g, true)
+    g:begin(false)
+    lu.assertEquals((x * 2):tolist(), { 2, 2, 2 })
+    g:finish()
+    collectgarbage()
+    g:begin(true)
+    y = x * 2
+    g:finish(true)
+    g:replay()
+    lu.assertEquals(y:tolist(), { 2, 2, 2 })
+    x:copy_(m.tensor { 5, 6, 7 })
+    g:replay()
+    lu.assertEquals(y:tolist(), { 10, 12, 14 })
+    g:close()
+    lu.assertErrorMsgContains("this graph is closed", g.replay, g)
+    m.device("cpu")
+    lu.assertErrorMsgContains("records no steps", m.graph)
+end
+
+-- Whole runs, resumed ones too, leave the same checkpoints with and without.
+function TestReplay:test_runs()
+    local dir = shell.folder()
+    lu.assertEquals((shell.run(dir, "data synth s --size 24 --general-train 24 --general-val 8 --faces-train 32"
+        .. " --faces-test 16")), 0)
+    local script = [[
+local m = require "mimic"
+local exp = m.experiment "replays"
+local model = { preset = false, img = 16, patch = 4, dim = 16, depth = 1, heads = 2 }
+local pre = exp:run { kind = "pretrain", name = "mae", config = m.config {
+    data = { train = { path = "s/general", split = "train" } },
+    model = m.config(model):with { decoder = { dim = 16, depth = 1, heads = 2 } },
+    epochs = 3, batch = 4, accumulate = 2, log_every = 1, pictures = 0, checkpoint_seconds = 0 } }
+exp:run { kind = "finetune", name = "mimic", parent = pre, config = m.config {
+    data = { train = { path = "s/faces", split = "train" }, test = { path = "s/faces", split = "test" } },
+    model = m.config(model):with { drop_path = 0.1 }, mscl = { weight = 0.5 }, clip = 1,
+    epochs = 2, batch = 4, warmup = 0, log_every = 3, precision = "bf16", eval = { batch = 7 } } }
+]]
+    local function weights(db, graph)
+        shell.write(dir .. "/x.lua", (script:gsub("epochs", "graph = " .. graph .. ", epochs")))
+        local code, _, err = shell.run(dir, ("--db %s.db run x.lua --device cuda"):format(db),
+            "MIMIC_THREADS=1")
+        lu.assertEquals(code, 0, err)
+        lu.assertNotStrContains(err, "graph:")
+        local _, out = shell.run(dir, ("--db %s.db query --csv \"SELECT run, step, hex(sha256) FROM checkpoint "
+            .. "ORDER BY run, step\""):format(db))
+        return out
+    end
+    local eager = weights("eager", "false")
+    lu.assertStrContains(eager, "\n1,")
+    lu.assertStrContains(eager, "\n2,")
+    lu.assertEquals(weights("graph", "true"), eager)
+    shell.remove(dir)
+end
+
+os.exit(lu.LuaUnit.new():runSuiteByInstances { { "TestReplay", TestReplay } }, true)
