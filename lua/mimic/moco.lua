@@ -114,7 +114,7 @@ end
 --- the right one.
 ---@param images any
 ---@param tau number
----@return any loss, number hits
+---@return any loss, any hits f32 []
 function MoCo:forward(images, tau)
     local q1, q2 = halves(self.base_encoder:features(images), function(r)
         return self.predictor(self.base_encoder.head(r))
@@ -124,11 +124,11 @@ function MoCo:forward(images, tau)
     end)
     local first, logits = moco.ctr(q1, k2:detach(), tau)
     local second = moco.ctr(q2, k1:detach(), tau)
-    local hits = 0
-    for i, nearest in ipairs(m.argmax(logits):tolist()) do
-        if nearest == i - 1 then hits = hits + 1 end
-    end
-    return first + second, hits / logits.shape[1]
+    -- Counted where the logits are: nobody waits for a step.
+    local n = logits.shape[1]
+    local nearest = m.onehot(m.argmax(logits), { classes = n })
+    local right = m.onehot(contrastive.identity(n), { classes = n })
+    return first + second, (nearest * right):sum_to {} * (1 / n)
 end
 
 --- A MoCo with every parameter at its initial value when `seed` is given, else zeros.
