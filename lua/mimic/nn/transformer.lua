@@ -93,15 +93,16 @@ return function(nn)
         if branch then return norm(x, branch) end
         return nil, norm(x)
     end
-    --- Takes the residual stream and the branch not yet added to it (nil at the start); returns the
-    --- same pair after this block.
+    --- Takes the residual stream and the branch not yet added to it (nil at the start), which it lets go
+    --- once added; returns the same pair after this block.
     function nn.Block:forward(x, branch)
         local sum <close>, y = add_norm(self.norm1, x, branch)
-        local normed <close> = y
-        local mixed <close> = self:drop(self.attn(normed))
-        local out, z = self.norm2(sum or x, mixed)
-        local normed_out <close> = z
-        return out, self:drop(self.mlp(normed_out))
+        m.release(branch)
+        local mixed = self:drop(self.attn(y))
+        m.release(y)
+        local out, z <close> = self.norm2(sum or x, mixed)
+        m.release(mixed)
+        return out, self:drop(self.mlp(z))
     end
 
     --- Blocks "0".."depth-1"; drop path grows linearly from 0 to c.drop_path.
@@ -129,7 +130,7 @@ return function(nn)
         local branch
         for i = 0, self.depth - 1 do
             local sum, new = self:step(i, x, branch)
-            if i > 0 then m.release(x, branch) end -- x of block 0 is the caller's
+            if i > 0 then x:release() end -- x of block 0 is the caller's
             x, branch = sum, new
         end
         return x, branch
