@@ -177,7 +177,8 @@ function TestSweepCommands.test_global_options_before_a_slurm_sweep()
     local code, out, err = shell.run(dir, "-C bin --db ../other/o.db sweep ../plain.lua -m toy.x=0,1 --slurm -- -p gpu",
         "PATH='" .. dir .. "/bin':$PATH")
     lu.assertEquals(code, 0, err)
-    lu.assertStrContains(out, "job 7 with 2 trials")
+    lu.assertStrContains(out, "job 7 with 2 trials; when it is done: " .. shell.mimic
+        .. " -C bin --db ../other/o.db merge ")
     lu.assertStrContains(shell.read(dir .. "/words.txt"), "--array=0-1 -p gpu /")
     lu.assertStrContains(ok "--db other/o.db sweep ls", "plain")
     lu.assertEquals((run "ls"), 3) -- nothing at the usual place

@@ -4,6 +4,7 @@
 -- into the queue when its time is nearly over. `mimic merge` brings the shards together.
 local lfs = require "lfs"
 local m = require "mimic"
+local command_line = require "mimic.command_line"
 local environment = require "mimic.environment"
 local experiment = require "mimic.experiment"
 local results = require "mimic.results"
@@ -76,8 +77,8 @@ function slurm.submit(d, words)
     command[#command + 1] = quote(script)
     local ok, text = output_of(table.concat(command, " "))
     if not ok then error(("sbatch refused the job: %s"):format(text:match("^%s*(.-)%s*$")), 0) end
-    experiment.say("%s: job %s with %d trials; when it is done: mimic --db %s merge %s/%s-*.db", d.name,
-        text:match("%d+"), waiting, store.path, shards, d.uid)
+    experiment.say("%s: job %s with %d trials; when it is done: %s %s-*.db", d.name, text:match("%d+"), waiting,
+        command_line.of("merge"), command_line.quote(shards .. "/" .. d.uid))
 end
 
 local function number_of(name)
