@@ -364,7 +364,8 @@ static size_t labels_of(uint8_t *out, uint32_t flag, float label, const float *m
     memset(out, 0, 24);
     memcpy(out, &flag, 4);
     memcpy(out + 4, &label, 4);
-    memcpy(out + 24, more, flag * 4);
+    if (flag)
+        memcpy(out + 24, more, flag * 4);
     return 24 + flag * 4;
 }
 
