@@ -147,7 +147,7 @@ function TestKill.test_ctrl_c_saves_and_tells_how_to_go_on()
     if code ~= 0 then -- else it was done before the signal came
         lu.assertEquals(code, 75, err)
         lu.assertStrContains(err, "saved at step")
-        lu.assertStrContains(err, "mimic --db cut.db run kill.lua stage=finetune")
+        lu.assertStrContains(err, "/mimic run kill.lua --quiet --db cut.db stage=finetune")
         lu.assertEquals(rows("cut.db", "SELECT state FROM run")[1].state, "interrupted")
         lu.assertEquals((shell.run(dir, "resume mimic --quiet --db cut.db")), 0)
     end
