@@ -52,13 +52,20 @@ function cli.message(e)
     return (tostring(e):gsub("^mimic/[%w_/]+%.lua:%d+: ", ""))
 end
 
+-- A full disk is no wrong usage: 3 where the results file has no room, else 1.
+local function code_of(message, otherwise)
+    if not require("mimic.room").is_full(message) then return otherwise end
+    return message:find("database or disk is full", 1, true) and cli.DATABASE or cli.FAILED
+end
+
 ---Calls f and turns an error of it into the exit code.
 function cli.guard(code, f, ...)
     local out = table.pack(pcall(f, ...))
     if out[1] then return table.unpack(out, 2, out.n) end
     if getmetatable(out[2]) == Exit then error(out[2], 0) end
     if m.interrupted() > 0 then cli.fail(cli.STOPPED, "stopped") end
-    cli.fail(code, "%s", cli.message(out[2]))
+    local message = cli.message(out[2])
+    cli.fail(code_of(message, code), "%s", message)
 end
 
 local function module_of(name)
@@ -210,6 +217,8 @@ function cli.main(words)
     end)
     if ok and code == cli.INTERRUPTED and not closed and require("mimic.room").is_full(why) then
         io.stderr:write("mimic: ", tostring(why):match("^[^\n]*"), "; they are recorded again when the run goes on\n")
+    elseif ok and not closed and m.interrupted() > 0 then -- Ctrl-C while the last records were written
+        ok, code = false, setmetatable({ code = cli.STOPPED, message = "stopped" }, Exit)
     elseif ok and not closed then
         ok, code = false, setmetatable({ code = cli.DATABASE, message = tostring(why) }, Exit)
     end
@@ -220,7 +229,7 @@ function cli.main(words)
         code = setmetatable({ code = cli.STOPPED, message = "stopped" }, Exit)
     end
     io.stderr:write("mimic: ", require("mimic.format").safe(code, true), "\n")
-    return getmetatable(code) == Exit and code.code or cli.FAILED
+    return getmetatable(code) == Exit and code.code or code_of(tostring(code), cli.FAILED)
 end
 
 return cli

@@ -260,13 +260,14 @@ function config.key_names(t)
     return names
 end
 
--- Whether the path, from its part `from` on, is a key of `defaults` or lies in free form.
-function config.known_path(defaults, path, from)
+-- Whether the path, from its part `from` on, is a key of `defaults` or lies in free form; with `deep` also what lies
+-- below an unset key, such as data.train.path.
+function config.known_path(defaults, path, from, deep)
     local node = defaults
     for i = from, #path do
         node = node[path[i]]
         if node == nil then return false end
-        if not is_map(node) then return i == #path end
+        if not is_map(node) then return i == #path or deep and node == false or false end
         if next(node) == nil then return true end
     end
     return true
@@ -279,7 +280,7 @@ local function note_known(given, defaults)
         if key:sub(1, #mark.prefix) == mark.prefix then
             local path = {}
             for part in key:sub(#mark.prefix + 1):gmatch("[^.]+") do path[#path + 1] = part end
-            if path[1] == "seed" or config.known_path(defaults, path, 1) then set.word.read = true end
+            if path[1] == "seed" or config.known_path(defaults, path, 1, true) then set.word.read = true end
         end
     end
 end

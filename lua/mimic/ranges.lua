@@ -121,6 +121,22 @@ local function show(value)
     return type(value) == "string" and ("'%s'"):format(value) or config.json(value)
 end
 
+local set_keys <const> = { "path", "split", "mode", "format", "label_column" }
+
+-- Refuses an unknown key of data.train, data.val or data.test.
+local function check_sets(data)
+    for _, split in ipairs { "train", "val", "test" } do
+        for key in pairs(config.is_map(data[split]) and data[split] or {}) do
+            local known = false
+            for _, k in ipairs(set_keys) do known = known or k == key end
+            if not known then
+                config.refuse("unknown key 'data.%s.%s'%s; a set has %s", split, key,
+                    suggest.hint(tostring(key), set_keys), table.concat(set_keys, ", "))
+            end
+        end
+    end
+end
+
 --- Refuses a configuration with a value outside of its rule.
 ---@param cfg table resolved
 ---@param defaults table of the task
@@ -138,6 +154,7 @@ function ranges.check(cfg, defaults)
             config.refuse("%s: expected %s, got %s%s", leaf.key, expectation(rule), show(value), hint)
         end
     end
+    check_sets(cfg.data)
     for _, key in ipairs { "scale", "ratio", "blur_sigma" } do
         local pair = cfg.augment[key]
         if pair[1] > pair[2] then

@@ -3,6 +3,7 @@
 -- declaration made again goes on with the same sweep: `trials` is a total.
 local m = require "mimic"
 local cjson = require "cjson"
+local asha = require "mimic.sweep.asha"
 local command_line = require "mimic.command_line"
 local config = require "mimic.config"
 local check = require "mimic.sweep.check"
@@ -393,6 +394,18 @@ local function carry_out(d)
     end
 end
 
+-- With few trials and many rungs the pruner lets none through: that is said before the first one runs.
+local function warn_of_pruner(d)
+    local last = d.pruner and (d.pruner.max or math.huge)
+    local epochs = d.base and math.tointeger(d.base.epochs)
+    if last and epochs then last = math.min(last, epochs) end
+    if not last or last == math.huge then return end
+    local least = asha.least(d.pruner, last)
+    if d.trials >= least then return end
+    require("mimic.progress").complain("sweep %s: of %d trials the pruner lets none run to its end at epoch %d, which "
+        .. "takes %d; give more trials, or a larger min in m.asha", d.name, d.trials, last, least)
+end
+
 local function declare(define_it, exp, given)
     local experiment = require "mimic.experiment"
     local opts = experiment.options
@@ -402,6 +415,7 @@ local function declare(define_it, exp, given)
         if d == config.refused then error(d, 0) end
         config.refuse("%s", d)
     end
+    if not opts.worker then warn_of_pruner(d) end
     if opts.dry_run then
         d.planned = true
         opts.planned = opts.planned + d.trials * #d.seeds

@@ -138,8 +138,7 @@ function tabulate.point(params)
     return #out > 0 and table.concat(out, " ") or "(no parameters)"
 end
 
-local function from_sweep(db, name)
-    local sweep = find.any(db, name)
+local function from_sweep(db, sweep)
     if not sweep then return nil end
     local t = { name = sweep.name, title = ("Sweep %s: %s (%s is best)"):format(sweep.name, sweep.metric,
         sweep.goal == "max" and "highest" or "lowest"), note = "", columns = {}, rows = {}, sql = SWEEP,
@@ -314,7 +313,8 @@ function tabulate.collect(db, name, opts)
     opts = opts or {}
     local o = { metric = opts.metric or "acc" }
     local level = opts.level or 95
-    local t = from_paper(db, name, o) or from_sweep(db, name) or from_experiment(db, name, o)
+    local t = opts.sweep and from_sweep(db, opts.sweep) or from_paper(db, name, o) or from_sweep(db, find.any(db, name))
+        or from_experiment(db, name, o)
     if not t then
         local names = {}
         for i, x in ipairs(tabulate.list(db)) do names[i] = x.name end

@@ -124,6 +124,23 @@ function TestRoom.test_no_room_for_workers()
     lu.assertEquals((shell.run(home, "-C disk sweep full.lua -q --workers 2")), 0)
 end
 
+-- Commands that write say 3 where the results file has no room, 1 where a file of theirs has none; nothing is lost.
+function TestRoom.test_no_room_for_other_commands()
+    if not mount "30m" then lu.skip("no tmpfs can be mounted here (needs root)") end
+    shell.write(dir .. "/full.lua", (script:gsub("1 << 18", "1")))
+    lu.assertEquals((shell.run(home, "-C disk run full.lua -q")), 0)
+    os.execute(("dd if=/dev/zero of='%s/fill' bs=4k 2>/dev/null"):format(dir))
+    shell.write(home .. "/full.lua", (script:gsub("1 << 18", "1")))
+    lu.assertEquals((shell.run(home, "run full.lua -q")), 0)
+    for words, expected in pairs { ["-C disk tag 1 a"] = 3, ["-C disk note 1 a"] = 3, ["export 1 -o disk/x"] = 1,
+        ["report -o disk/x.html"] = 1 } do
+        local code, _, err = shell.run(home, words)
+        lu.assertEquals(code, expected, words .. ": " .. err)
+    end
+    os.remove(dir .. "/fill")
+    lu.assertEquals(#curve(dir .. "/results/mimic.db"), 14)
+end
+
 function TestRoom.test_no_room_for_metrics()
     lu.assertStrContains(on_small_disk("20m", true), "disk is full")
 end

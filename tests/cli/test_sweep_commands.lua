@@ -149,6 +149,15 @@ function TestSweepCommands.test_ctrl_c_gives_trials_back_and_the_same_command_go
     lu.assertEquals(states "grid", { done = 12 })
 end
 
+function TestSweepCommands.test_ctrl_c_while_the_last_records_are_written()
+    local code, _, err = run([[-e 'local m = require "mimic"
+        require "mimic.experiment".close = function() error "interrupted" end
+        m.interrupted = function() return 2 end
+        os.exit(require "mimic.cli".main { "help" })']])
+    lu.assertEquals(code, 130)
+    lu.assertEquals(err, "mimic: stopped\n")
+end
+
 function TestSweepCommands.test_failures_stop_and_are_retried()
     shell.write(dir .. "/plain.lua", (plain:gsub("c.fail and c.x == c.fail", "c.x > 2 and io.open('broken')")))
     shell.write(dir .. "/broken", "")
@@ -239,6 +248,41 @@ m.experiment "toys":ablation { ref = "parts", kind = "toy", base = m.config { fa
 end
 
 -- The command that a message gives does go on: with the results file, the folder and the device that were given.
+function TestSweepCommands.test_words_that_are_refused()
+    ok "sweep grid.lua"
+    for words, text in pairs {
+        ["sweep grid.lua --max-failures 0"] = "--max-failures 0: 1 or more",
+        ["sweep grid.lua --gpus ''"] = "--gpus names none",
+        ["sweep grid.lua --enqueue --workers 2"] = "--enqueue and --workers do not go together",
+        ["sweep grid.lua --slurm --enqueue"] = "--slurm and --enqueue do not go together",
+        ["sweep ls grid"] = "mimic sweep ls takes no 'grid'",
+        ["sweep show grid more"] = "mimic sweep show takes no 'more'",
+        ["sweep plain.lua -m toy.x=1,1"] = "1,1: choice names 1 twice",
+    } do
+        local code, _, err = run(words)
+        lu.assertEquals(code, 2, words)
+        lu.assertStrContains(err, text)
+    end
+    lu.assertEquals(cjson.decode((ok "sweep ls --json"))[1].state, "done")
+end
+
+function TestSweepCommands.test_names_of_failed_runs_are_escaped()
+    shell.write(dir .. "/esc.lua", task .. [[
+m.experiment "e":run { kind = "toy", name = "\27[31m", config = m.config { fail = 0.0 } }]])
+    local code, _, err = run "run esc.lua -q"
+    lu.assertEquals(code, 1)
+    lu.assertStrContains(err, "1 of 1 runs failed:\n  \\x1b[31m seed 0")
+    lu.assertNil(err:find("\27", 1, true))
+end
+
+function TestSweepCommands.test_a_pruner_that_lets_no_trial_through_is_named()
+    shell.write(dir .. "/asha.lua", task .. [[
+m.experiment "a":sweep { name = "a", kind = "toy", base = m.config {}, metric = "val/acc", space = { x = { 0, 1 } },
+    pruner = m.asha { min = 1, max = 5, eta = 2 } }]])
+    local _, _, err = run "sweep asha.lua --dry-run"
+    lu.assertStrContains(err, "sweep a: of 2 trials the pruner lets none run to its end at epoch 5, which takes 8;")
+end
+
 function TestSweepCommands.test_commands_that_continue()
     local lib = dir .. "/t"
     assert(require "lfs".mkdir(lib))

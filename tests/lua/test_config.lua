@@ -102,6 +102,10 @@ function TestConfig.test_overrides_without_effect_are_said()
     lu.assertEquals(override.unread(), { "a.epochs=3", "own=8" })
     config.plain(base) -- a script that takes all of it has looked
     lu.assertEquals(override.unread(), {})
+    override.set { "data.train.path=b" } -- below a key that is unset by default
+    base = m.config { data = { train = { path = "a" } } }
+    config.resolve(base, { data = { train = false } }, {}, "t")
+    lu.assertEquals(override.unread(), {})
 end
 
 function TestConfig.test_seeds_that_the_script_has_not()
@@ -220,6 +224,8 @@ function TestConfig.test_values_out_of_range_are_usage_errors_before_anything_ru
             { { model = { heads = 5 } }, "model.heads = 5 does not divide model.dim = 768" },
             { { model = { pool = "cls", cls_token = false } }, "model.pool = cls needs model.cls_token" },
             { {}, "data.train is not set: the labelled pictures to train on" },
+            { { data = { train = { path = "x", splitt = "train" } } },
+                "unknown key 'data.train.splitt' (did you mean split?); a set has path, split, mode, format" },
         },
     } do
         for _, case in ipairs(cases) do

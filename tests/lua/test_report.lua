@@ -98,6 +98,16 @@ function TestReport.test_a_choice_of_runs_tables_and_sweeps()
         lu.assertNil(html:find(text, 1, true), text)
     end
     has(written { runs = { 1 } }, "tau-lambda") -- the sweep it belongs to
+    -- A newer sweep of the same name leaves the table of the older one alone.
+    local db = m.db.open(dir .. "/r.db", { write = true })
+    db:exec([[INSERT INTO sweep(uid, name, sampler, space, metric, goal, seed, created)
+      VALUES('t', 'tau-lambda', 'grid', '{}', 'test/newer', 'max', 0, 1)]])
+    db:exec([[INSERT INTO trial(sweep, number, config_hash, seed, params, state, value)
+      VALUES(?, 1, ?, 0, '{}', 'done', 1)]], db:last_id(), m.db.hex(m.sha256 "t"))
+    db:close()
+    html = written {}
+    has(html, "Sweep tau-lambda: test/acc (highest is best)")
+    has(html, "Sweep tau-lambda: test/newer (highest is best)")
     lu.assertErrorMsgContains("did you mean table2", report.write, { tables = { "tabel2" }, out = dir .. "/x" })
     lu.assertErrorMsgContains("did you mean sweeps", report.write, { sweps = {}, out = dir .. "/x" })
     lu.assertErrorMsgContains("no sweep 'x'", report.write, { sweeps = { "x" }, out = dir .. "/x" })

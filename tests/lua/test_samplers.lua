@@ -176,6 +176,7 @@ function TestSamplers.test_asha()
     lu.assertTrue(asha.goes_on(at, at[6], "min", 3))
     lu.assertFalse(asha.goes_on({ at[1], at[2] }, at[2], "max", 3)) -- too few to judge
     lu.assertErrorMsgContains("did you mean eta", m.asha, { etta = 2 })
+    lu.assertEquals({ asha.least(p, 2), asha.least(p, 3), asha.least(p, 18), asha.least(p, 20) }, { 1, 3, 9, 27 })
 end
 
 os.exit(lu.LuaUnit.new():runSuiteByInstances { { "TestSamplers", TestSamplers } })

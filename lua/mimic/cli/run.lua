@@ -5,6 +5,7 @@ local cli = require "mimic.cli"
 local config = require "mimic.config"
 local environment = require "mimic.environment"
 local experiment = require "mimic.experiment"
+local format = require "mimic.format"
 local override = require "mimic.override"
 local progress = require "mimic.progress"
 local Run = require "mimic.run"
@@ -89,7 +90,7 @@ function command.execute(script, call)
         io.stderr:write(("mimic: %d of %d runs failed:\n"):format(#opts.failed, #opts.failed + opts.finished))
         for _, run in ipairs(opts.failed) do
             local hint = run.id > 0 and ("    mimic show %d"):format(run.id) or ""
-            io.stderr:write(("  %s%s\n"):format(run:label(), hint))
+            io.stderr:write(("  %s%s\n"):format(format.safe(run:label()), hint))
         end
         return cli.FAILED
     end

@@ -132,9 +132,19 @@ end
 
 local function options(args)
     local opts = experiment.options
+    for _, key in ipairs { "slurm", "enqueue" } do
+        for _, other in ipairs { "workers", "gpus", "enqueue" } do
+            if args[key] and args[other] and key ~= other then
+                cli.fail(cli.USAGE, "--%s and --%s do not go together", key, other)
+            end
+        end
+    end
     opts.enqueue = args.enqueue
     opts.dry_run, opts.retry, opts.device = args.dry_run, args.lf, args.device
     if args.workers and args.workers < 1 then cli.fail(cli.USAGE, "--workers %d: 1 or more", args.workers) end
+    if args.max_failures and args.max_failures < 1 then
+        cli.fail(cli.USAGE, "--max-failures %d: 1 or more", args.max_failures)
+    end
     opts.max_failures = args.fail_fast and 1 or args.max_failures
     local gpus = args.gpus and cli.guard(cli.USAGE, pool.gpu_list, args.gpus)
     if args.workers or gpus then opts.pool = { workers = args.workers or #gpus, gpus = gpus } end
@@ -167,7 +177,11 @@ local function run_script(args)
 end
 
 function command.run(args)
-    if verbs[args.what] then return verbs[args.what](args) end
+    if verbs[args.what] then
+        local extra = args.words[args.what == "ls" and 1 or 2]
+        if extra then cli.fail(cli.USAGE, "mimic sweep %s takes no '%s'", args.what, extra) end
+        return verbs[args.what](args)
+    end
     if lfs.attributes(args.what, "mode") == "file" then return run_script(args) end
     if args.what:find("%.lua$") then cli.fail(cli.USAGE, "no script %s", args.what) end
     local known = {}

@@ -164,7 +164,11 @@ function syntax.parse_value(text)
         if c ~= "," then fail(text, "'%s' is left over", text:sub(p.at)) end
         p.at = p.at + 1
     end
-    if #values > 1 then return nil, space.choice(values) end
+    if #values > 1 then
+        local ok, domain = pcall(space.choice, values)
+        if not ok then fail(text, "%s", domain) end
+        return nil, domain
+    end
     if space.is_domain(values[1]) then return nil, values[1] end
     return values[1], nil, spread
 end

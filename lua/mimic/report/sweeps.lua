@@ -276,7 +276,7 @@ local function one(store, sweep)
     for _, pair in ipairs(pairs_of(params, bars)) do out[#out + 1] = heatmap(sweep, trials, pair[1], pair[2]) end
     out[#out + 1] = bars_html .. best_so_far(sweep, trials) .. parallel(sweep, trials, params)
     out[#out + 1] = slices(sweep, trials, params) .. "</div>"
-    local ok, t = pcall(tabulate.collect, store.db, sweep.name)
+    local ok, t = pcall(tabulate.collect, store.db, sweep.name, { sweep = sweep })
     if ok and #t.rows > 0 then
         local all = #t.rows
         local best = setmetatable({ rows = table.move(t.rows, 1, math.min(15, all), 1, {}) }, { __index = t })

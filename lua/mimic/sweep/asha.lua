@@ -35,6 +35,17 @@ function asha.epoch(p, rung)
     return e
 end
 
+---How many trials it takes until the first one runs to its end at epoch `last`: with fewer, all pause.
+---@param p {min: integer, max: integer?, eta: number}
+---@param last integer
+---@return integer
+function asha.least(p, last)
+    local rungs, n = 0, 1
+    while (asha.epoch(p, rungs) or last) < last do rungs = rungs + 1 end
+    for _ = 1, rungs do n = math.ceil(n * p.eta) end
+    return n
+end
+
 ---Whether a trial is among the best 1/eta of those that reached a rung. NaN never is; of equal ones the
 ---earlier comes first.
 ---@param reached {number: integer, value: number}[] all that reached the rung

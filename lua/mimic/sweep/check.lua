@@ -16,7 +16,7 @@ local function check_keys(d, patch, defaults, where)
         for part in leaf.key:gmatch "[^.]+" do path[#path + 1] = math.tointeger(tonumber(part)) or part end
         if leaf.key == "seed" or leaf.key == "seeds" then
             config.refuse("%s: %s is no parameter; seeds = { 0, 1, 2 } is an axis of its own", where, leaf.key)
-        elseif not config.known_path(defaults, path, 1) and config.json(leaf.value) ~= "{}" then
+        elseif not config.known_path(defaults, path, 1, true) and config.json(leaf.value) ~= "{}" then
             config.refuse("%s: unknown key '%s' for %s%s", where, leaf.key, d.kind,
                 suggest.hint(leaf.key, config.key_names(defaults)))
         end

@@ -41,6 +41,7 @@ function pool.gpu_list(text)
         if not id:find("^%w[%w-]*$") then error(("--gpus %s: all, or numbers such as 0,2"):format(text), 0) end
         out[#out + 1] = id
     end
+    if #out == 0 then error("--gpus names none: all, or numbers such as 0,2", 0) end
     return out
 end
 
