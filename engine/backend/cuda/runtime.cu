@@ -44,8 +44,8 @@ mimic_status cuda_check(mimic_ctx *ctx, cudaError_t e, const char *what) {
 fault fault_of(mimic_call *c, const char *what, int64_t limit) {
     cuda_state *s = state_of(c->ctx);
     uint64_t ticket = s->recording ? s->recorded_faults++ : s->faults++;
-    (s->recording ? s->recorded : s->notes)[ticket % FAULTS] =
-        fault_note{c->op->name, what, c->ctx->place, limit};
+    fault_note *notes = s->recording ? s->recorded : s->notes;
+    notes[ticket % FAULTS] = fault_note{c->op->name, what, c->ctx->place, limit};
     ticket = ticket % RECORDED_TICKET + (s->recording ? RECORDED_TICKET : 0);
     return fault{s->fault_word, (unsigned long long)ticket << 48};
 }
@@ -72,8 +72,8 @@ mimic_status read_fault(mimic_ctx *ctx, const letter *l) {
     mimic_status st = cuda_check(ctx, clear_fault(s), "fault word");
     if (st)
         return st;
-    const fault_note *n =
-        &(word >> 48 & RECORDED_TICKET ? s->recorded : s->notes)[(word >> 48) % FAULTS];
+    const fault_note *notes = word >> 48 & RECORDED_TICKET ? s->recorded : s->notes;
+    const fault_note *n = &notes[(word >> 48) % FAULTS];
     const char *open = n->place ? " (" : "", *place = n->place ? n->place : "";
     const char *close = n->place ? ")" : "";
     long long at = (long long)(word & 0xffffffffffffull);
