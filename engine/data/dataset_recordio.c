@@ -205,7 +205,7 @@ static mimic_status read_index(mimic_dataset *d, const char *path, uint64_t byte
         }
         x->entries[x->count++] = (entry){key, (uint64_t)at};
     }
-    if (s == MIMIC_OK)
+    if (s == MIMIC_OK && x->count)
         qsort(x->entries, (size_t)x->count, sizeof *x->entries, by_key);
     for (int64_t i = 1; s == MIMIC_OK && i < x->count; i++)
         if (x->entries[i].key == x->entries[i - 1].key)
