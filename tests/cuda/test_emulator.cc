@@ -58,6 +58,17 @@ template <bool GOOD> __global__ void through_warp(const float *a, float *out) {
     out[threadIdx.x] = s[threadIdx.x ^ 1];
 }
 
+/* Warps give to each other; waiting for the own one is not enough. */
+template <bool GOOD> __global__ void across_warps(const float *a, float *out) {
+    SHARED(float, s, N);
+    s[threadIdx.x] = a[threadIdx.x];
+    if (GOOD)
+        __syncthreads();
+    else
+        __syncwarp();
+    out[threadIdx.x] = s[threadIdx.x ^ 33];
+}
+
 template <bool GOOD> __global__ void some_wait(float *out) {
     if (GOOD || threadIdx.x < N / 2)
         __syncthreads();
@@ -134,6 +145,9 @@ static bool total_right(int i) {
 static bool sums_right(int i) {
     return host[i] == (float)(i % 7 + (i + 1 < N ? (i + 1) % 7 : 0));
 }
+static bool crossed_right(int i) {
+    return host[i] == (float)((i ^ 33) % 7);
+}
 static bool swapped_right(int i) {
     return host[i] == (float)((i ^ 1) % 7);
 }
@@ -157,6 +171,12 @@ static void missing_barriers(void **) {
                      0);
     assert_int_equal(wrong(
                          20, [&] { total(through_warp<false>); }, swapped_right),
+                     20);
+    assert_int_equal(wrong(
+                         20, [&] { total(across_warps<true>); }, crossed_right),
+                     0);
+    assert_int_equal(wrong(
+                         20, [&] { total(across_warps<false>); }, crossed_right),
                      20);
 }
 

@@ -1,6 +1,8 @@
 /* Threads of a block as fibers: each runs until it waits; in every round the ready ones run in a
- * new random order, so that what depends on an order that no barrier gives comes out wrong. A fiber
- * that never waits costs two switches of the stack. */
+ * new random order, so that what depends on an order that no barrier gives comes out wrong. From
+ * one barrier of the block to the next one warp, any, stands still while the others can go on:
+ * those that wait for their warp alone run ahead of it. A fiber that never waits costs two switches
+ * of the stack. */
 #include "cuda_runtime.h"
 
 #include <stdio.h>
@@ -58,7 +60,7 @@ enum { STACK = 1024 * 1024, GAP = 64 }; /* bytes of a stack; between pieces of s
 #else
 enum { STACK = 256 * 1024, GAP = 0 };
 #endif
-enum { MAX_THREADS = 1024, SHARED_LIMIT = 227 * 1024, SLOT = 16 };
+enum { MAX_THREADS = 1024, SHARED_LIMIT = 227 * 1024, SLOT = 16, NONE = -1 };
 
 struct fiber {
     void *sp;
@@ -234,11 +236,13 @@ static bool run_block(dim3 at, const char **why) {
     for (int i = 0; i < threads; i++)
         fibers[i].at = READY;
     std::iota(order, order + threads, 0);
+    const uint32_t warps = (uint32_t)(threads + 31) / 32;
+    int held = (int)random_below(warps); /* the warp that stands still, NONE: none does */
     for (int alive = threads; alive > 0;) {
         bool some = false;
         shuffle_order(order, threads);
         for (int k = 0; k < threads; k++) {
-            if (fibers[order[k]].at != READY)
+            if (fibers[order[k]].at != READY || order[k] / 32 == held)
                 continue;
             some = true;
             resume(order[k]);
@@ -246,9 +250,13 @@ static bool run_block(dim3 at, const char **why) {
         }
         for (int w = 0; w < threads; w += 32)
             some |= release_warp(w);
-        if (alive > 0)
-            some |= release_block();
-        if (!some) {
+        if (alive > 0 && release_block()) {
+            some = true;
+            held = (int)random_below(warps);
+        }
+        if (!some && held != NONE) {
+            held = NONE;
+        } else if (!some) {
             *why = stuck();
             for (int i = 0; i < threads; i++)
                 if (fibers[i].stack) {
