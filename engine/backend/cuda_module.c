@@ -21,7 +21,8 @@ static const mimic_host host_calls = {.fail = mimic_fail,
                                       .alloc = mimic_alloc,
                                       .free = mimic_free,
                                       .get = mimic_device_get,
-                                      .put = mimic_device_put};
+                                      .put = mimic_device_put,
+                                      .trim = mimic_pool_trim};
 
 /* Keeps the first file that matches the pattern's fill-in; the first directory that has it wins. */
 static bool first_match(const char *pattern, char *out, size_t size) {
@@ -81,7 +82,7 @@ static bool find_module(char *path, size_t size) {
     const char *given = getenv("MIMIC_CUDA");
     char dirs[2][PATH_MAX] = {"", ""};
     Dl_info info;
-    if (given) {
+    if (given && *given) {
         snprintf(path, size, "%s", given);
         return true;
     }

@@ -69,6 +69,10 @@ function TestDevice:test_devices_command()
     code, out = shell.run(dir, "devices", "MIMIC_CUDA=/nowhere.so")
     lu.assertEquals(code, 0)
     lu.assertStrContains(out, "cuda: /nowhere.so cannot be opened: /nowhere.so: cannot open shared object file")
+    out = select(2, shell.run(dir, "devices", "MIMIC_CUDA=" .. os.getenv "OLD_MODULE"))
+    lu.assertStrContains(out, "libold_module.so does not fit: its interface is number 1, this program's ")
+    out = select(2, shell.run(dir, "devices", "MIMIC_CUDA=")) -- as if unset
+    lu.assertNotStrContains(out, "is no module of mimic")
     local err
     code, out, err = shell.run(dir, "-e 'print(1)'", "MIMIC_CUDA=/nowhere.so MIMIC_DEVICE=cuda")
     lu.assertEquals({ code, out }, { 2, "" })
@@ -124,6 +128,35 @@ print(y:tolist()[1])
     lu.assertStrContains(err, "x.lua:4: cuda: gelu: a failure planted")
     lu.assertNotStrContains(err, "MIMIC_SYNC=1")
     lu.assertEquals((run "MIMIC_EMU_BREAK=500"), 0)
+    shell.remove(dir)
+end
+
+-- Out of memory is told by the call that met it, and by no later one.
+function TestDevice:test_little_memory()
+    local dir = shell.folder()
+    shell.write(dir .. "/x.lua", [[
+local m = require "mimic"
+local function fails(f, ...)
+    local ok, why = pcall(f, ...)
+    assert(not ok)
+    print((tostring(why):gsub("\n.*", "")))
+end
+local x = m.ones { 2, 2 }
+local held = m.ones { 29, 1024, 256 }
+fails(x.matmul, x, x) -- wants memory for the library
+print(x:exp():get(1, 1) > 2.7)
+fails(m.zeros, { 1024, 1024, 2 })
+held:release()
+print(x:matmul(x):get(1, 1))
+]])
+    local env = "MIMIC_DEVICE=cuda MIMIC_EMU_MEMORY="
+    local code, out, err = shell.run(dir, "x.lua", env .. (32 << 20))
+    lu.assertEquals({ code, err }, { 0, "" })
+    lu.assertStrMatches(out, ".*cuda: workspace of products: out of memory\ntrue\n.*out of memory on the device %(the "
+        .. "system gives no more%): 8.0 MiB requested, 29.0 MiB live in 2 tensors.*\n2.0\n")
+    code, out = shell.run(dir, "devices", "MIMIC_EMU_MEMORY=8")
+    lu.assertEquals(code, 0)
+    lu.assertStrContains(out, "cuda: the device cannot be used: out of memory")
     shell.remove(dir)
 end
 

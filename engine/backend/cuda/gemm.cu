@@ -69,7 +69,8 @@ static mimic_status open_state(mimic_ctx *ctx, gemm_state **out) {
     if (!g->handle)
         st = lt_check(ctx, cublasLtCreate(&g->handle), "opening");
     if (!st && !g->workspace)
-        st = cuda_check(ctx, cudaMalloc(&g->workspace, g->workspace_size), "workspace of products");
+        st = cuda_check(ctx, cuda_take(ctx, &g->workspace, g->workspace_size),
+                        "workspace of products");
     if (!st && !g->end)
         st = cuda_check(ctx, cudaEventCreateWithFlags(&g->end, 0), "event");
     return st ? st : cuda_check(ctx, cudaEventCreateWithFlags(&g->begin, 0), "event");
@@ -274,8 +275,9 @@ static mimic_status quickest(mimic_ctx *ctx, const gemm_state *s, plan *p, const
             least = ms;
         }
     *some = best >= 0;
+    cudaError_t left = cudaGetLastError(); /* by an algorithm that did not run */
     if (!*some)
-        return st ? st : cuda_check(ctx, cudaGetLastError(), "trying algorithms");
+        return st ? st : cuda_check(ctx, left, "trying algorithms");
     memcpy(choice->algorithm, &list[best].algo, sizeof choice->algorithm);
     choice->workspace = list[best].workspaceSize;
     return MIMIC_OK;

@@ -68,12 +68,12 @@ mimic_status mimic_cuda_recorded(mimic_ctx *ctx, bool keep, void **out) {
     cudaGraphExec_t exec = NULL;
     cudaError_t e = cudaStreamEndCapture(s->stream, &graph);
     s->recording = false;
-    if (!keep) /* whatever was wrong was told already */
-        cudaGetLastError();
-    else if (e == cudaSuccess && !s->spoiled)
+    if (keep && e == cudaSuccess && !s->spoiled)
         e = cudaGraphInstantiate(&exec, graph, 0);
     if (graph)
         cudaGraphDestroy(graph);
+    if (!keep || s->spoiled) /* whatever was wrong was told already */
+        cudaGetLastError();
     if (!keep)
         return MIMIC_OK;
     if (s->spoiled && exec == NULL)

@@ -11,7 +11,7 @@ extern "C" {
 #endif
 
 /* Goes up with any change of what is below or of mimic_backend. */
-enum { MIMIC_MODULE_API = 5 };
+enum { MIMIC_MODULE_API = 6 };
 
 /* What the module may call. */
 typedef struct mimic_host {
@@ -22,6 +22,7 @@ typedef struct mimic_host {
     /* Device memory from the pool; free to be used again by later calls at once. */
     mimic_status (*get)(mimic_device *d, size_t bytes, void **out);
     void (*put)(mimic_device *d, void *p, size_t bytes);
+    void (*trim)(mimic_device *d); /* the pool gives its free blocks back to the device */
 } mimic_host;
 
 typedef struct mimic_module {

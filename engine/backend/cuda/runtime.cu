@@ -35,6 +35,7 @@ mimic_status cuda_check(mimic_ctx *ctx, cudaError_t e, const char *what) {
     if (e == cudaSuccess)
         return MIMIC_OK;
     const cuda_state *s = state_of(ctx);
+    cudaGetLastError(); /* told here, and not by a later call again */
     if (e == cudaErrorMemoryAllocation)
         return s->host->fail(ctx, MIMIC_ENOMEM, "cuda: %s: %s", what, cudaGetErrorString(e));
     trail_text(s, trail, sizeof trail);
@@ -145,6 +146,17 @@ static bool look(cuda_state *s, char *why, size_t size) {
     return true;
 }
 
+/* Gives back what look took, and the state. */
+static void leave(cuda_state *s) {
+    if (s->stream)
+        cudaStreamDestroy(s->stream);
+    cudaFree(s->fault_word);
+    cudaFree(s->moved);
+    if (s->fault_seen)
+        cudaFreeHost(s->fault_seen);
+    free(s);
+}
+
 mimic_status mimic_cuda_open_device(mimic_ctx *ctx, const mimic_host *host, char *why,
                                     size_t size) {
     cuda_state *s = (cuda_state *)calloc(1, sizeof *s);
@@ -157,7 +169,7 @@ mimic_status mimic_cuda_open_device(mimic_ctx *ctx, const mimic_host *host, char
     const char *sync = getenv("MIMIC_SYNC");
     s->sync = sync && strcmp(sync, "0") != 0;
     if (!look(s, why, size)) {
-        free(s);
+        leave(s);
         return MIMIC_EUNSUPPORTED;
     }
     ctx->devices[MIMIC_CUDA].state = s;
@@ -169,11 +181,7 @@ void mimic_cuda_close(mimic_ctx *ctx) {
     cudaStreamSynchronize(s->stream);
     mimic_cuda_transfer_close(ctx);
     cuda_gemm_close(ctx);
-    cudaStreamDestroy(s->stream);
-    cudaFree(s->fault_word);
-    cudaFree(s->moved);
-    cudaFreeHost(s->fault_seen);
-    free(s);
+    leave(s);
     ctx->devices[MIMIC_CUDA].state = NULL;
 }
 
@@ -193,6 +201,15 @@ void *mimic_cuda_alloc(mimic_ctx *ctx, size_t bytes) {
         return p;
     cudaGetLastError(); /* being out of memory is reported by the pool */
     return NULL;
+}
+
+cudaError_t cuda_take(mimic_ctx *ctx, void **p, size_t bytes) {
+    cudaError_t e = cudaMalloc(p, bytes);
+    if (e != cudaErrorMemoryAllocation)
+        return e;
+    cudaGetLastError();
+    state_of(ctx)->host->trim(&ctx->devices[MIMIC_CUDA]);
+    return cudaMalloc(p, bytes);
 }
 
 size_t mimic_cuda_room(mimic_ctx *ctx) {

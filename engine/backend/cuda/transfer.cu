@@ -62,7 +62,8 @@ void mimic_cuda_unpin(mimic_ctx *ctx, void *p) {
 }
 
 /* A lane with room for `bytes`; grows only when batches do. */
-static cudaError_t make_room(feeder *f, feeder::lane *l, size_t bytes) {
+static cudaError_t make_room(mimic_ctx *ctx, feeder::lane *l, size_t bytes) {
+    feeder *f = &state_of(ctx)->feed;
     cudaError_t e = cudaSuccess;
     if (!f->stream)
         e = cudaStreamCreateWithFlags(&f->stream, cudaStreamNonBlocking);
@@ -75,7 +76,7 @@ static cudaError_t make_room(feeder *f, feeder::lane *l, size_t bytes) {
     cudaFree(l->buffer); /* waits for what reads it */
     l->buffer = NULL;
     l->bytes = 0;
-    if ((e = cudaMalloc(&l->buffer, bytes)) == cudaSuccess)
+    if ((e = cuda_take(ctx, &l->buffer, bytes)) == cudaSuccess)
         l->bytes = bytes;
     return e;
 }
@@ -88,7 +89,7 @@ mimic_status mimic_cuda_feed(mimic_ctx *ctx, void *dst, const void *src, size_t 
         return MIMIC_OK;
     if (s->recording)
         return cuda_refuse(ctx, "a batch is fed");
-    cudaError_t e = make_room(f, l, bytes);
+    cudaError_t e = make_room(ctx, l, bytes);
     f->next = (f->next + 1) % LANES_IN;
     if (e == cudaSuccess)
         e = cudaStreamWaitEvent(f->stream, l->emptied);

@@ -156,6 +156,19 @@ const block *holder(const void *p, size_t n) {
     return (const char *)p + n <= it->first + it->second.bytes ? &it->second : nullptr;
 }
 
+/* Bytes of the device: 4 GiB, or MIMIC_EMU_MEMORY. */
+size_t memory() {
+    static const char *given = getenv("MIMIC_EMU_MEMORY");
+    return given ? strtoull(given, NULL, 10) : (size_t)4 << 30;
+}
+
+size_t memory_left() {
+    size_t left = memory();
+    for (const auto &b : blocks)
+        left -= b.second.host ? 0 : std::min(left, b.second.bytes);
+    return left;
+}
+
 bool on_device(const void *p, size_t n) {
     const block *b = holder(p, n);
     return b && !b->host;
@@ -164,7 +177,9 @@ bool on_device(const void *p, size_t n) {
 cudaError_t allocate(void **p, size_t bytes, bool host) {
     if (forbidden("memory is allocated"))
         return last;
-    char *raw = (char *)aligned_alloc(256, (bytes + 2 * GUARD + 255) / 256 * 256);
+    char *raw = NULL;
+    if (host || bytes <= memory_left())
+        raw = (char *)aligned_alloc(256, (bytes + 2 * GUARD + 255) / 256 * 256);
     if (!raw)
         return failed(cudaErrorMemoryAllocation, "out of memory");
     memset(raw, GUARD_BYTE, GUARD);
@@ -308,7 +323,7 @@ cudaError_t cudaGetDeviceCount(int *n) {
 cudaError_t cudaGetDeviceProperties(cudaDeviceProp *p, int) {
     *p = cudaDeviceProp();
     snprintf(p->name, sizeof p->name, "emulated device");
-    p->totalGlobalMem = (size_t)4 << 30;
+    p->totalGlobalMem = memory();
     p->major = 9;
     p->multiProcessorCount = 4;
     p->sharedMemPerBlockOptin = 227 * 1024;
@@ -330,10 +345,8 @@ cudaError_t cudaRuntimeGetVersion(int *v) {
 }
 
 cudaError_t cudaMemGetInfo(size_t *free, size_t *total) {
-    *total = (size_t)4 << 30;
-    *free = *total;
-    for (const auto &b : blocks)
-        *free -= b.second.host ? 0 : std::min(*free, b.second.bytes);
+    *total = memory();
+    *free = memory_left();
     return cudaSuccess;
 }
 

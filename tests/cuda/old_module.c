@@ -1,0 +1,6 @@
+/* A module of another version of the interface: refused before anything in it is looked at. */
+__attribute__((visibility("default"))) const void *mimic_cuda_module(void);
+const void *mimic_cuda_module(void) {
+    static const int api = 1;
+    return &api;
+}
