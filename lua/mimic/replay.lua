@@ -171,7 +171,10 @@ function Replay:step(batch, at, scope)
     if self.state == "off" then return plain(self.spec, batch, at) end
     local key = signature(batch)
     self.key = self.key or key
-    if key ~= self.key then return plain(self.spec, batch, at) end -- another shape: a last, smaller batch
+    if key ~= self.key then -- another shape: a last, smaller batch, or the first of many after one
+        if self.state ~= "warm" then return plain(self.spec, batch, at) end
+        self.key, self.seen, self.inputs = key, 0, nil
+    end
     self:settle(batch, scope)
     if self.state == "warm" then
         self.seen = self.seen + 1

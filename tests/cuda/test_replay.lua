@@ -88,6 +88,11 @@ function TestReplay:test_another_shape_is_done_as_ever()
     local got, states = train(12, true, nil, sizes)
     lu.assertEquals(got, (train(12, false, nil, sizes)))
     lu.assertEquals(states[12], "replay")
+    -- A run that goes on with an epoch's last batch: the shape of those after it is recorded.
+    sizes = { [0] = 3 }
+    got, states = train(12, true, nil, sizes)
+    lu.assertEquals(got, (train(12, false, nil, sizes)))
+    lu.assertEquals(states[12], "replay")
     lu.assertEquals(said, {})
 end
 

@@ -197,6 +197,7 @@ end
 ---@param value number
 ---@return boolean|nil
 function queue.judge(store, d, row, value)
+    store.db:flush()
     return store.db:tx(function()
         local rung = row.rung or 0
         local list = cjson.decode(row.rungs or "[]")
@@ -217,6 +218,9 @@ function queue.judge(store, d, row, value)
         local why = value == value and ("paused at rung %d with %g"):format(rung, value) or "nan"
         store.db:exec("UPDATE trial SET state = 'pruned', token = NULL, lease = NULL, error = ? WHERE id = ?", why,
             row.id)
+        -- The run with it: a worker that is killed now leaves no run that seems to go on.
+        store.db:exec([[UPDATE run SET state = 'pruned', ended = ?, error = ? WHERE state = 'running'
+          AND id = (SELECT run FROM trial WHERE id = ?)]], m.sys.time(), why, row.id)
         return false
     end, true)
 end
