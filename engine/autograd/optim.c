@@ -236,7 +236,7 @@ static mimic_status decayed_squares(const mimic_optim *o, int i, double grad_sca
 static mimic_status layer_ratios(mimic_optim *o, double grad_scale) {
     for (int i = 0; i < o->n; i++) {
         mimic_segment *s = &o->segments[i];
-        double ww, gg;
+        double ww, gg = 0;
         if (s->rank <= 1)
             continue;
         mimic_status st = sum_squares(o, o->w, s->offset, s->count, &ww);
