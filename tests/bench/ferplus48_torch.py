@@ -132,12 +132,11 @@ def mscl(z, mixed, labels, partner, lam, tau=0.07):
 
 
 def mix(images):
-    """timm's Mixup 0.8 or CutMix 1.0, one of the two at even odds, with the batch turned round."""
+    """Mixup or CutMix at even odds, one lam ~ Beta(2,2) and one box a batch, with the batch turned round."""
     other = images.flip(0)
+    lam = torch.distributions.Beta(2.0, 2.0).sample().item()
     if torch.rand(()) < 0.5:
-        lam = torch.distributions.Beta(0.8, 0.8).sample().item()
         return images * lam + other * (1 - lam), lam
-    lam = torch.rand(()).item()
     half = int(IMG * math.sqrt(1 - lam)) // 2
     y, x = torch.randint(IMG, (2,)).tolist()
     y0, y1, x0, x1 = max(0, y - half), min(IMG, y + half), max(0, x - half), min(IMG, x + half)
