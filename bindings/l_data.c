@@ -124,15 +124,16 @@ static int data_hash(lua_State *L) {
     return 1;
 }
 
-typedef struct pack_call {
+typedef struct progress_call {
     lua_State *L;
+    int options; /* where the table with the function stands */
     bool failed; /* the error value is on the stack */
-} pack_call;
+} progress_call;
 
 /* The engine is on the C stack: errors of the script's function wait until it has returned. */
-static bool pack_progress(void *user, int64_t done, int64_t total) {
-    pack_call *c = user;
-    lua_getfield(c->L, 3, "progress");
+static bool show_progress(void *user, int64_t done, int64_t total) {
+    progress_call *c = user;
+    lua_getfield(c->L, c->options, "progress");
     lua_pushinteger(c->L, done);
     lua_pushinteger(c->L, total);
     c->failed = lua_pcall(c->L, 2, 0, 0) != LUA_OK;
@@ -143,7 +144,7 @@ static bool pack_progress(void *user, int64_t done, int64_t total) {
 static int data_pack(lua_State *L) {
     mimicl *b = mimicl_self(L);
     const mimic_dataset *d = dataset(L, 1);
-    pack_call call = {.L = L};
+    progress_call call = {.L = L, .options = 3};
     mimic_pixels_config cfg = {.path = luaL_checkstring(L, 2), .user = &call};
     int64_t damaged = 0;
     lua_settop(L, 3);
@@ -155,7 +156,7 @@ static int data_pack(lua_State *L) {
     cfg.size = mimicl_int(L, 3, "size", 0);
     cfg.skip_damaged = mimicl_boolean(L, 3, "skip_damaged", false);
     if (lua_getfield(L, 3, "progress") == LUA_TFUNCTION)
-        cfg.progress = pack_progress;
+        cfg.progress = show_progress;
     lua_settop(L, 3);
     luaL_checkstack(L, 20, "pack");
     mimic_status status = mimic_pixels_write(b->ctx, d, &cfg, &damaged);
@@ -336,27 +337,11 @@ static int loader_index(lua_State *L) {
 
 /* --- synthetic sets ----------------------------------------------------------------- */
 
-typedef struct synth_call {
-    lua_State *L;
-    bool failed; /* the error value is on the stack */
-} synth_call;
-
-/* The engine is on the C stack: errors of the script's function wait until it has returned. */
-static void synth_progress(void *user, int64_t done, int64_t total) {
-    synth_call *c = user;
-    if (c->failed)
-        return;
-    lua_getfield(c->L, 1, "progress");
-    lua_pushinteger(c->L, done);
-    lua_pushinteger(c->L, total);
-    c->failed = lua_pcall(c->L, 2, 0, 0) != LUA_OK;
-}
-
 static int data_synth(lua_State *L) {
     mimicl *b = mimicl_self(L);
     mimicl_options(L, 1, "m.data.synth",
                    "dir|seed|general_train|general_val|faces_train|faces_test|size|progress");
-    synth_call call = {.L = L};
+    progress_call call = {.L = L, .options = 1};
     mimic_synth_config cfg = {
         .dir = mimicl_text(L, 1, "dir", NULL),
         .seed = (uint64_t)mimicl_integer(L, 1, "seed", 0),
@@ -370,7 +355,7 @@ static int data_synth(lua_State *L) {
     if (!cfg.dir)
         mimicl_error(L, MIMIC_EINVAL, "m.data.synth: dir must be given");
     if (lua_getfield(L, 1, "progress") == LUA_TFUNCTION)
-        cfg.progress = synth_progress;
+        cfg.progress = show_progress;
     lua_settop(L, 1);
     luaL_checkstack(L, 20, "synth");
     mimic_status status = mimic_synth_write(b->ctx, &cfg);

@@ -22,8 +22,8 @@ local base = m.config {
 if base.size == "smoke" then
     local few = { epochs = 1, warmup = 0, batch = 8, model = { img = 32, dim = 32, depth = 1 } }
     base = base:with { seeds = { 0, 1 }, tau = { 0.07, 0.5 }, lambda = { 0.1, 1 }, pretrain = few, finetune = few,
-        synth = { dir = "data/smoke", size = 32, general_train = 24, general_val = 8, faces_train = 24,
-            faces_test = 16 } }
+        synth = { dir = "data/sweep_smoke", size = 32, general_train = 24, general_val = 8,
+            faces_train = 24, faces_test = 16 } }
 end
 
 m.synth(base.synth)

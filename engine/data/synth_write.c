@@ -145,8 +145,9 @@ static mimic_status draw_all(mimic_ctx *ctx, job *j, int n, int64_t *done, int64
             if (j->status[i] != MIMIC_OK)
                 return mimic_fail(ctx, j->status[i], "%s", j->err[i].text);
         *done += count;
-        if (j->cfg->progress)
-            j->cfg->progress(j->cfg->user, *done, total);
+        if (j->cfg->progress && !j->cfg->progress(j->cfg->user, *done, total))
+            return mimic_fail(ctx, MIMIC_ESTATE, "drawing was stopped after %lld pictures",
+                              (long long)*done);
     }
     return MIMIC_OK;
 }

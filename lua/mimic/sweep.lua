@@ -424,6 +424,7 @@ local function declare(define_it, exp, given)
         end
         return d
     end
+    if opts.slurm then require("mimic.sweep.slurm").check(d) end -- before its row is written
     local store = experiment.store()
     local src = experiment.sources(store)
     d.uid = identity(d, src):sub(1, 12)

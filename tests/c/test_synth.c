@@ -38,10 +38,18 @@ static void test_drawings(void **state) {
     mimic_image_free(&b);
 }
 
-static void count_calls(void *user, int64_t done, int64_t total) {
+static bool count_calls(void *user, int64_t done, int64_t total) {
     int64_t *last = user;
     assert_true(done > *last && done <= total);
     *last = done;
+    return true;
+}
+
+static bool stop(void *user, int64_t done, int64_t total) {
+    (void)done;
+    (void)total;
+    (*(int *)user)++;
+    return false;
 }
 
 static void assert_same_file(const char *a, const char *b) {
@@ -123,6 +131,12 @@ static void test_errors(void **state) {
     cfg = config("s5");
     cfg.size = 7;
     must_fail(mimic_synth_write(ctx, &cfg), MIMIC_EINVAL, "size = 7");
+    int calls = 0;
+    cfg = config("s6");
+    cfg.progress = stop;
+    cfg.user = &calls;
+    must_fail(mimic_synth_write(ctx, &cfg), MIMIC_ESTATE, "drawing was stopped after");
+    assert_int_equal(calls, 1);
     make_folder("locked");
     assert_int_equal(chmod(at("locked"), 0555), 0);
     assert_int_equal(chmod(scratch, 0755), 0);

@@ -154,6 +154,7 @@ function TestMerge.test_what_cannot_be_merged_is_refused()
     code, _, err = shell.run(dir, "sweep tpe.lua --slurm")
     lu.assertEquals(code, 1)
     lu.assertStrContains(err, "tasks do not see each other's results")
+    lu.assertEquals(#rows("results/mimic.db", "SELECT id FROM sweep WHERE sampler = 'tpe'"), 0)
 end
 
 os.exit(lu.LuaUnit.new():runSuiteByInstances { { "TestMerge", TestMerge } })

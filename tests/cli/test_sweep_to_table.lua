@@ -27,6 +27,9 @@ function TestSweepToTable.test_all_the_way()
     for _, text in ipairs { "mscl.tau × mscl.weight", "Best so far", "input, masked input, output", "F1 of each" } do
         lu.assertTrue(html:find(text, 1, true) ~= nil, "the report lacks: " .. text)
     end
+    -- The smoke scale of the paper beside it draws pictures of its own.
+    local table4 = shell.source .. "/experiments/table4.lua"
+    lu.assertStrContains(ok(("run '%s' scale=smoke -q"):format(table4)), "table4")
     shell.remove(dir)
 end
 

@@ -161,8 +161,13 @@ function TestData:test_wrong_options()
     lu.assertErrorMsgContains("option batch: an integer expected, got string", m.data.loader, d,
         { batch = "2", transform = { size = 8 } })
     lu.assertError(m.data.loader, d, { batch = 0, transform = { size = 8 } })
-    lu.assertErrorMsgContains("of the script", m.data.synth, { dir = folder .. "/x", general_train = 12,
-        size = 32, progress = function() error "of the script" end })
+    local calls = 0 -- an error, as of Ctrl-C, ends the drawing at once
+    lu.assertErrorMsgContains("of the script", m.data.synth, { dir = folder .. "/x", general_train = 200,
+        size = 8, progress = function()
+            calls = calls + 1
+            error "of the script"
+        end })
+    lu.assertEquals(calls, 1)
 end
 
 local code = lu.LuaUnit.new():runSuiteByInstances { { "TestImage", TestImage }, { "TestData", TestData } }

@@ -136,9 +136,9 @@ int64_t mimic_loader_damaged(const mimic_loader *l); /* pictures skipped so far 
 typedef struct mimic_synth_config {
     const char *dir;
     uint64_t seed;
-    int general_train, general_val, faces_train, faces_test; /* pictures */
-    int size;                                                /* pixels, 0 = 64 */
-    void (*progress)(void *user, int64_t done, int64_t total);
+    int general_train, general_val, faces_train, faces_test;   /* pictures */
+    int size;                                                  /* pixels, 0 = 64 */
+    bool (*progress)(void *user, int64_t done, int64_t total); /* false stops; may be NULL */
     void *user;
 } mimic_synth_config;
 mimic_status mimic_synth_write(mimic_ctx *ctx, const mimic_synth_config *cfg);

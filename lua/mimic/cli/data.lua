@@ -14,7 +14,7 @@ Works on data sets, which it recognises: folders of pictures by class (ImageNet,
 RAF-DB, FERPlus (fer2013.csv with fer2013new.csv, or its folders), AffectNet (both releases),
 RecordIO (train.rec), list files, packs (NAME.tar with NAME.csv), decoded pictures (.pixels).]],
     examples = [[
-  mimic data synth data/synth --seed 0
+  mimic data synth data/drawn --seed 0
   mimic data synth data/small --layout ferplus
   mimic data check photos/ broken.jpg pack.tar
   mimic data info data/small --mode majority
@@ -32,7 +32,7 @@ function command.configure(p)
     p:command_target("action")
     local s = p:command("synth",
         "Writes general pictures (ImageNet folders) and faces (RAF-DB layout), JPEG, from a seed.",
-        "Example:\n  mimic data synth data/synth --seed 0 --size 48 --faces-train 2000")
+        "Example:\n  mimic data synth data/drawn --seed 0 --size 48 --faces-train 2000")
     s:argument("dir"):argname("DIR"):description("folder to write")
     integer(s, "--seed", 0, "equal seeds give equal files")
     s:option("--layout"):argname("NAME"):description("instead: one small set in the exact form of "

@@ -49,14 +49,19 @@ local function has_option(words, long, short)
     return false
 end
 
----Freezes the sweep and submits its job array.
+---Refuses a sweep that a job array cannot carry out.
 ---@param d sweep.Sweep
----@param words string[] for sbatch
-function slurm.submit(d, words)
+function slurm.check(d)
     if d:adaptive() or d.pruner then
         error(("--slurm: tasks do not see each other's results, which %s needs; use grid, random or sobol, or "
             .. "`mimic worker` on one machine"):format(d.pruner and "a pruner" or "the sampler " .. d.sampler), 0)
     end
+end
+
+---Freezes the sweep and submits its job array.
+---@param d sweep.Sweep
+---@param words string[] for sbatch
+function slurm.submit(d, words)
     local store = experiment.store()
     local dir = m.sys.realpath(store.dir)
     local shards = folder_of(dir)
