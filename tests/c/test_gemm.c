@@ -6,7 +6,7 @@
 #include "core_util.h"
 #include "tensor/tensor_impl.h"
 
-static const char *const isas[] = {"base", "avx2", "avx512"};
+static const char *const isas[] = {"base", "avx2", "avx512", "amx"};
 static mimic_rng rng;
 
 static mimic_ctx *open_isa(const char *isa) {

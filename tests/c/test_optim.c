@@ -96,8 +96,8 @@ static void trajectory(const char *file, mimic_optim_kind kind, const char *isa)
 
 static void golden(void **state) {
     (void)state;
-    static const char *const isas[] = {"base", "avx2", "avx512"};
-    for (int i = 0; i < 3; i++) {
+    static const char *const isas[] = {"base", "avx2", "avx512", "amx"};
+    for (size_t i = 0; i < sizeof isas / sizeof *isas; i++) {
         trajectory("opt_adam_l2.safetensors", MIMIC_ADAM, isas[i]);
         trajectory("opt_adamw.safetensors", MIMIC_ADAMW, isas[i]);
     }

@@ -45,6 +45,14 @@ static void fetch_rows(const char *p, int64_t ld, int m, int64_t bytes) {
     }
 }
 
+static gemm_tile_fn tile_fn(gemm_kind kind, bool kmajor, int m, int nv) {
+#ifdef __AMX_BF16__
+    if (kind == GEMM_TILES)
+        return KERNEL(gemm_amx_tile)(m, nv);
+#endif
+    return KERNEL(gemm_tile)(kind, kmajor, m, nv);
+}
+
 /* One register tile at (row, panel j) for units kb..kb+kc of A at `a`; finishes it after the last
  * unit. */
 static void tile(const gemm_job *job, int64_t row, int m, int64_t j, const char *a, int64_t lda,
@@ -57,7 +65,8 @@ static void tile(const gemm_job *job, int64_t row, int m, int64_t j, const char 
         job->b_packed ? job->packed + (j * (job->k1 - job->k0) + kb - job->k0) * job->nr * job->unit
                       : (const char *)g->b + (kb * g->ldb + col) * job->unit;
     int64_t ldb = (job->b_packed ? job->nr : g->ldb) * job->unit;
-    bool last = kb + kc == job->units, edge = job->direct && n % w != 0;
+    bool last = kb + kc == job->units;
+    bool edge = job->direct && (n % w != 0 || (job->kind == GEMM_TILES && m % AMX_ROWS != 0));
     bool finish = last && (edge || !job->direct || g->bias || g->act != GEMM_ACT_NONE);
     if (kb == 0) { /* the tile takes longer than the lines it writes */
         const int64_t out = (int64_t)mimic_dtype_size(g->out), at = (row * g->ldc + col) * out;
@@ -65,7 +74,7 @@ static void tile(const gemm_job *job, int64_t row, int m, int64_t j, const char 
         if (g->pre)
             fetch_rows((const char *)g->pre + at, g->ldc * out, m, n * out);
     }
-    char edge_sums[GEMM_MR * GEMM_NR_MAX * sizeof(float)] __attribute__((aligned(64)));
+    char edge_sums[AMX_GROUP * GEMM_NR_MAX * sizeof(float)] __attribute__((aligned(64)));
     char *c = sums;
     int64_t ldc = sums_ld;
     if (edge) {
@@ -74,7 +83,7 @@ static void tile(const gemm_job *job, int64_t row, int m, int64_t j, const char 
         for (int i = 0; i < m && kb > 0; i++)
             memcpy(c + i * ldc, sums + i * sums_ld, (size_t)(n * size));
     }
-    KERNEL(gemm_tile)(job->kind, g->ta, m, nv)(kc, a, lda, b, ldb, c, ldc, kb > 0);
+    tile_fn(job->kind, g->ta, m, nv)(kc, a, lda, b, ldb, c, ldc, kb > 0);
     if (finish)
         KERNEL(gemm_finish)(g, row, m, col, n, c, ldc / size);
     else if (edge)
@@ -86,6 +95,7 @@ static void tile(const gemm_job *job, int64_t row, int m, int64_t j, const char 
 static void run_task(const gemm_job *job, int64_t task, int worker) {
     const gemm_args *g = &job->g;
     const int64_t size = job->kind == GEMM_F64 ? 8 : 4, in = (int64_t)mimic_dtype_size(g->in);
+    const int mr = gemm_mr(job->kind);
     int64_t m0 = task / job->tasks_n * job->mb, m1 = min64(m0 + job->mb, g->m);
     int64_t j0 = task % job->tasks_n * job->nb, j1 = min64(j0 + job->nb, job->panels);
     char *copy = job->scratch ? job->scratch + (size_t)worker * job->scratch_size : NULL;
@@ -95,10 +105,15 @@ static void run_task(const gemm_job *job, int64_t task, int worker) {
     for (int64_t kb = job->k0; kb < job->k1; kb += GEMM_BLOCK_K) {
         int64_t kc = min64(GEMM_BLOCK_K, job->k1 - kb);
         const char *a = copy;
-        int64_t lda, group; /* bytes from one group of GEMM_MR rows to the next */
+        int64_t lda, group; /* bytes from one group of mr rows to the next */
         if (job->a_packed) {
             KERNEL(gemm_pack_a)
             (job->kind, g->in, g->ta, g->a, g->lda, m0, m1 - m0, kb, kb + kc, job->K, copy);
+        }
+        if (job->kind == GEMM_TILES) {
+            lda = 0;
+            group = kc * mr * job->unit;
+        } else if (job->a_packed) {
             lda = (g->ta ? GEMM_MR : kc) * job->unit;
             group = g->ta ? GEMM_GROUP(kc, job->unit) : GEMM_MR * lda;
         } else {
@@ -107,13 +122,22 @@ static void run_task(const gemm_job *job, int64_t task, int worker) {
             group = GEMM_MR * (g->ta ? in : lda);
         }
         for (int64_t j = j0; j < j1; j++)
-            for (int64_t i = m0; i < m1; i += GEMM_MR)
-                tile(job, i, (int)min64(GEMM_MR, m1 - i), j, a + (i - m0) / GEMM_MR * group, lda,
-                     kb, kc, sums + (i - m0) * sums_ld + (j - j0) * job->nr * size, sums_ld);
+            for (int64_t i = m0; i < m1; i += mr)
+                tile(job, i, (int)min64(mr, m1 - i), j, a + (i - m0) / mr * group, lda, kb, kc,
+                     sums + (i - m0) * sums_ld + (j - j0) * job->nr * size, sums_ld);
     }
 }
 static void task_fn(void *arg, int64_t i, int worker) {
-    run_task(arg, i, worker);
+    const gemm_job *job = arg;
+#ifdef __AMX_BF16__
+    if (job->kind == GEMM_TILES) {
+        KERNEL(gemm_amx_begin)();
+        run_task(job, i, worker);
+        KERNEL(gemm_amx_end)();
+        return;
+    }
+#endif
+    run_task(job, i, worker);
 }
 
 static void pack_fn(void *arg, int64_t i, int worker) {
@@ -153,7 +177,7 @@ static void run(gemm_job *job, mimic_ctx *ctx, int worker) {
             mimic_parallel(ctx, job->tasks, task_fn, job);
         } else {
             for (int64_t i = 0; i < job->tasks; i++)
-                run_task(job, i, worker);
+                task_fn(job, i, worker);
         }
     }
 }
@@ -179,7 +203,10 @@ static void batch_fn(void *arg, int64_t i, int worker) {
 static void plan(gemm_job *job, int threads) {
     const gemm_args *g = &job->g;
     job->kind = g->in == MIMIC_F64 ? GEMM_F64 : GEMM_F32;
-#ifdef __AVX512BF16__
+#if defined(__AMX_BF16__)
+    if (g->in == MIMIC_BF16)
+        job->kind = GEMM_TILES;
+#elif defined(__AVX512BF16__)
     if (g->in == MIMIC_BF16)
         job->kind = GEMM_PAIRS;
 #endif
@@ -187,11 +214,16 @@ static void plan(gemm_job *job, int threads) {
     job->unit = gemm_unit(job->kind);
     job->nr = gemm_nr(job->kind);
     job->K = g->k;
-    job->units = job->kind == GEMM_PAIRS ? up(g->k, 2) : g->k;
+    job->units = job->kind == GEMM_PAIRS   ? up(g->k, 2)
+                 : job->kind == GEMM_TILES ? up(g->k, 2 * AMX_UNITS) * AMX_UNITS
+                                           : g->k;
     job->panels = up(g->n, job->nr);
     job->direct = g->out == mimic_accum_dtype(g->in);
-    if (g->ta) /* in place when read once only: strided, but no copy */
-        job->a_packed = g->in == MIMIC_BF16 || (job->panels > 1 && g->m > 2 * GEMM_MR);
+    const int mr = gemm_mr(job->kind);
+    if (job->kind == GEMM_TILES)
+        job->a_packed = true;
+    else if (g->ta) /* in place when read once only: strided, but no copy */
+        job->a_packed = g->in == MIMIC_BF16 || (job->panels > 1 && g->m > 2 * mr);
     else
         job->a_packed = widened || (job->kind == GEMM_PAIRS && g->k % 2 != 0);
     job->b_packed = g->tb || g->in == MIMIC_BF16 || g->n % gemm_vector(job->kind) != 0 ||
@@ -200,7 +232,7 @@ static void plan(gemm_job *job, int threads) {
     job->nb = min64(job->panels, widened ? 16 : 8); /* A is widened anew for each nb panels */
     job->tasks_n = up(job->panels, job->nb);
     job->tasks = up(g->m, job->mb) * job->tasks_n;
-    while (threads > 1 && job->tasks < 4 * threads && (job->nb > 2 || job->mb > 4 * GEMM_MR)) {
+    while (threads > 1 && job->tasks < 4 * threads && (job->nb > 2 || job->mb > 4 * mr)) {
         if (job->nb > 2)
             job->nb = up(job->nb, 2);
         else
@@ -208,9 +240,9 @@ static void plan(gemm_job *job, int threads) {
         job->tasks_n = up(job->panels, job->nb);
         job->tasks = up(g->m, job->mb) * job->tasks_n;
     }
-    int64_t rows = min64(job->mb, up(g->m, GEMM_MR) * GEMM_MR);
-    int64_t group = GEMM_GROUP(min64(GEMM_BLOCK_K, job->units), job->unit);
-    job->a_size = job->a_packed ? (size_t)(up(rows, GEMM_MR) * group + 63) & ~(size_t)63 : 0;
+    int64_t rows = min64(job->mb, up(g->m, mr) * mr), kc = min64(GEMM_BLOCK_K, job->units);
+    int64_t group = job->kind == GEMM_TILES ? kc * mr * job->unit : GEMM_GROUP(kc, job->unit);
+    job->a_size = job->a_packed ? (size_t)(up(rows, mr) * group + 63) & ~(size_t)63 : 0;
     job->scratch_size = job->a_size;
     if (!job->direct)
         job->scratch_size += (size_t)(rows * job->nb * job->nr) * sizeof(float);

@@ -20,16 +20,23 @@
 #define GEMM_NV 2
 #endif
 #define GEMM_BLOCK_K 512
-#define GEMM_MAX_MB 96 /* rows of a task: a multiple of every GEMM_MR */
+#define GEMM_MAX_MB 96 /* rows of a task: a multiple of every gemm_mr */
 /* Bytes between packed groups of kc units by GEMM_MR rows; the odd cache line keeps groups out of
  * each other's cache sets. */
 #define GEMM_GROUP(kc, unit) ((int64_t)(kc)*GEMM_MR * (unit) + 64)
 #define GEMM_NR_MAX (GEMM_NV * VF32_W)
 
 /* How a product is computed. A unit is what one multiply-add takes of A: an element, or with PAIRS
- * two bf16 neighbours along k in 32 bits. Without the bf16 instructions bf16 is widened to f32
- * while packing. */
-typedef enum gemm_kind { GEMM_F32, GEMM_F64, GEMM_PAIRS } gemm_kind;
+ * and TILES two bf16 neighbours along k in 32 bits. Without the bf16 instructions bf16 is widened
+ * to f32 while packing. TILES are the matrix registers of AMX: see gemm_amx.c. */
+typedef enum gemm_kind { GEMM_F32, GEMM_F64, GEMM_PAIRS, GEMM_TILES } gemm_kind;
+
+/* A matrix register of AMX: rows by units; the product takes A in groups of two of them, one below
+ * the other, and k in whole registers. */
+#define AMX_ROWS 16
+#define AMX_UNITS 16
+#define AMX_BYTES (AMX_ROWS * AMX_UNITS * 4)
+#define AMX_GROUP 32 /* rows */
 
 /* c (=|+=) a . b over kc units, m <= GEMM_MR rows and nv vectors of columns.
  * a: unit (i,k) at a + i*lda + k*unit bytes, or with `kmajor` at a + k*lda + i*unit.
@@ -37,16 +44,24 @@ typedef enum gemm_kind { GEMM_F32, GEMM_F64, GEMM_PAIRS } gemm_kind;
 typedef void (*gemm_tile_fn)(int64_t kc, const char *a, int64_t lda, const char *b, int64_t ldb,
                              char *c, int64_t ldc, bool add);
 gemm_tile_fn KERNEL(gemm_tile)(gemm_kind kind, bool kmajor, int m, int nv);
+#ifdef __AMX_BF16__
+/* The same for TILES: a is packed by gemm_pack_a, kc whole registers long; rows of c up to the next
+ * multiple of AMX_ROWS are written. Between gemm_amx_begin and gemm_amx_end on each thread. */
+gemm_tile_fn KERNEL(gemm_amx_tile)(int m, int nv);
+void KERNEL(gemm_amx_begin)(void);
+void KERNEL(gemm_amx_end)(void);
+#endif
 
 /* Packing. B becomes panels of nr = GEMM_NV vectors columns, row k of nr units;
- * columns beyond n are zero up to the next vector. `src` element (k,n) lies at k*ld + n, or with
- * `trans` at n*ld + k. One panel from column n0, units k0..k1 (counted in units), K elements in
- * all. */
+ * columns beyond n are zero up to the next vector, units beyond K are zero. `src` element (k,n)
+ * lies at k*ld + n, or with `trans` at n*ld + k. One panel from column n0, units k0..k1 (counted in
+ * units), K elements in all. */
 void KERNEL(gemm_pack_b)(gemm_kind kind, mimic_dtype dtype, bool trans, const void *src, int64_t ld,
                          int64_t n0, int64_t n, int64_t k0, int64_t k1, int64_t K, void *out);
 /* A block of m rows from row m0 of op(A), units k0..k1. Stored transposed: groups of GEMM_MR rows,
  * GEMM_GROUP bytes apart, each [units][GEMM_MR] (k-major). Else rows of `k1 - k0` units, converted,
- * an odd last pair filled with zero. */
+ * an odd last pair filled with zero. TILES: groups of AMX_GROUP rows, each [units / AMX_UNITS][2]
+ * matrix registers, with zeros beyond m and K. */
 void KERNEL(gemm_pack_a)(gemm_kind kind, mimic_dtype dtype, bool trans, const void *src, int64_t ld,
                          int64_t m0, int64_t m, int64_t k0, int64_t k1, int64_t K, void *out);
 
@@ -86,6 +101,9 @@ void KERNEL(gemm_finish)(const gemm_args *g, int64_t row, int64_t m, int64_t col
 
 static inline int gemm_vector(gemm_kind kind) {
     return kind == GEMM_F64 ? VF64_W : VF32_W;
+}
+static inline int gemm_mr(gemm_kind kind) {
+    return kind == GEMM_TILES ? AMX_GROUP : GEMM_MR;
 }
 static inline int gemm_nr(gemm_kind kind) {
     return GEMM_NV * gemm_vector(kind);
