@@ -89,7 +89,7 @@ end
 ---@return number FLOP/s
 function bench.peak(dtype)
     local best = 0
-    for _, s in ipairs { { 384, 256, 256 }, { 384, 512, 512 }, { 768, 768, 768 } } do
+    for _, s in ipairs { { 384, 256, 256 }, { 384, 512, 512 }, { 768, 768, 768 }, { 1536, 768, 768 } } do
         local scope <close> = m.scope() -- luacheck: ignore scope
         local M, N, K = s[1], s[2], s[3]
         local x, w = random({ M, K }, dtype), random({ N, K }, dtype)

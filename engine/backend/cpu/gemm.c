@@ -74,11 +74,11 @@ static void tile(const gemm_job *job, int64_t row, int m, int64_t j, const char 
         if (g->pre)
             fetch_rows((const char *)g->pre + at, g->ldc * out, m, n * out);
     }
-    char edge_sums[AMX_GROUP * GEMM_NR_MAX * sizeof(float)] __attribute__((aligned(64)));
+    char own_sums[AMX_GROUP * GEMM_NR_MAX * sizeof(float)] __attribute__((aligned(64)));
     char *c = sums;
     int64_t ldc = sums_ld;
-    if (edge) {
-        c = edge_sums;
+    if (edge || (!job->direct && kb == 0 && last)) {
+        c = own_sums; /* stays in the nearest cache */
         ldc = job->nr * size;
         for (int i = 0; i < m && kb > 0; i++)
             memcpy(c + i * ldc, sums + i * sums_ld, (size_t)(n * size));
@@ -228,8 +228,9 @@ static void plan(gemm_job *job, int threads) {
         job->a_packed = widened || (job->kind == GEMM_PAIRS && g->k % 2 != 0);
     job->b_packed = g->tb || g->in == MIMIC_BF16 || g->n % gemm_vector(job->kind) != 0 ||
                     (g->m > GEMM_MAX_MB / 2 && g->k * g->n > 8192);
-    job->mb = GEMM_MAX_MB;
-    job->nb = min64(job->panels, widened ? 16 : 8); /* A is widened anew for each nb panels */
+    job->mb = job->kind == GEMM_TILES ? GEMM_AMX_MB : GEMM_MAX_MB;
+    /* A is converted anew for each nb panels */
+    job->nb = min64(job->panels, widened || job->kind == GEMM_TILES ? 16 : 8);
     job->tasks_n = up(job->panels, job->nb);
     job->tasks = up(g->m, job->mb) * job->tasks_n;
     while (threads > 1 && job->tasks < 4 * threads && (job->nb > 2 || job->mb > 4 * mr)) {
@@ -244,7 +245,7 @@ static void plan(gemm_job *job, int threads) {
     int64_t group = job->kind == GEMM_TILES ? kc * mr * job->unit : GEMM_GROUP(kc, job->unit);
     job->a_size = job->a_packed ? (size_t)(up(rows, mr) * group + 63) & ~(size_t)63 : 0;
     job->scratch_size = job->a_size;
-    if (!job->direct)
+    if (!job->direct && kc < job->units)
         job->scratch_size += (size_t)(rows * job->nb * job->nr) * sizeof(float);
 }
 

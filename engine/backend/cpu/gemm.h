@@ -20,7 +20,8 @@
 #define GEMM_NV 2
 #endif
 #define GEMM_BLOCK_K 512
-#define GEMM_MAX_MB 96 /* rows of a task: a multiple of every gemm_mr */
+#define GEMM_MAX_MB 96  /* rows of a task: a multiple of every GEMM_MR */
+#define GEMM_AMX_MB 192 /* the same for TILES: B comes from farther away than it is used up */
 /* Bytes between packed groups of kc units by GEMM_MR rows; the odd cache line keeps groups out of
  * each other's cache sets. */
 #define GEMM_GROUP(kc, unit) ((int64_t)(kc)*GEMM_MR * (unit) + 64)
@@ -45,23 +46,28 @@ typedef void (*gemm_tile_fn)(int64_t kc, const char *a, int64_t lda, const char 
                              char *c, int64_t ldc, bool add);
 gemm_tile_fn KERNEL(gemm_tile)(gemm_kind kind, bool kmajor, int m, int nv);
 #ifdef __AMX_BF16__
-/* The same for TILES: a is packed by gemm_pack_a, kc whole registers long; rows of c up to the next
- * multiple of AMX_ROWS are written. Between gemm_amx_begin and gemm_amx_end on each thread. */
+/* The same for TILES: a and b packed, kc whole registers long; rows of c up to the next multiple of
+ * AMX_ROWS are written. Between gemm_amx_begin and gemm_amx_end on each thread. */
 gemm_tile_fn KERNEL(gemm_amx_tile)(int m, int nv);
+void KERNEL(gemm_amx_pack_a)(bool trans, const uint16_t *src, int64_t ld, int64_t m0, int64_t m,
+                             int64_t k0, int64_t k1, int64_t K, char *out);
+void KERNEL(gemm_amx_pack_b)(bool trans, const uint16_t *src, int64_t ld, int64_t n0, int64_t n,
+                             int64_t k0, int64_t k1, int64_t K, char *out);
 void KERNEL(gemm_amx_begin)(void);
 void KERNEL(gemm_amx_end)(void);
 #endif
 
 /* Packing. B becomes panels of nr = GEMM_NV vectors columns, row k of nr units;
- * columns beyond n are zero up to the next vector, units beyond K are zero. `src` element (k,n)
+ * columns beyond n are zero up to the next vector. `src` element (k,n)
  * lies at k*ld + n, or with `trans` at n*ld + k. One panel from column n0, units k0..k1 (counted in
  * units), K elements in all. */
 void KERNEL(gemm_pack_b)(gemm_kind kind, mimic_dtype dtype, bool trans, const void *src, int64_t ld,
                          int64_t n0, int64_t n, int64_t k0, int64_t k1, int64_t K, void *out);
 /* A block of m rows from row m0 of op(A), units k0..k1. Stored transposed: groups of GEMM_MR rows,
  * GEMM_GROUP bytes apart, each [units][GEMM_MR] (k-major). Else rows of `k1 - k0` units, converted,
- * an odd last pair filled with zero. TILES: groups of AMX_GROUP rows, each [units / AMX_UNITS][2]
- * matrix registers, with zeros beyond m and K. */
+ * an odd last pair filled with zero.
+ * TILES: matrix registers with zeros beyond m, n and K; of B panels of [units /
+ * AMX_UNITS][GEMM_NV], of A groups of AMX_GROUP rows, [units / AMX_UNITS][2]. */
 void KERNEL(gemm_pack_a)(gemm_kind kind, mimic_dtype dtype, bool trans, const void *src, int64_t ld,
                          int64_t m0, int64_t m, int64_t k0, int64_t k1, int64_t K, void *out);
 

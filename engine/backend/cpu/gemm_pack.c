@@ -30,36 +30,6 @@ static uint32_t load_unit(const char *p, bool widen) {
     return u;
 }
 
-#ifdef SIMD_AVX512
-/* Transposes 16 rows of 16 units in registers. */
-SIMD_FN void transpose16(__m512i r[16]) {
-    __m512i t[16];
-    for (int i = 0; i < 16; i += 2) {
-        t[i] = _mm512_unpacklo_epi32(r[i], r[i + 1]);
-        t[i + 1] = _mm512_unpackhi_epi32(r[i], r[i + 1]);
-    }
-    for (int i = 0; i < 16; i += 4) {
-        r[i] = _mm512_unpacklo_epi64(t[i], t[i + 2]);
-        r[i + 1] = _mm512_unpackhi_epi64(t[i], t[i + 2]);
-        r[i + 2] = _mm512_unpacklo_epi64(t[i + 1], t[i + 3]);
-        r[i + 3] = _mm512_unpackhi_epi64(t[i + 1], t[i + 3]);
-    }
-    /* r[4g + c], 128-bit lane l: column 4l + c of rows 4g .. 4g + 3 */
-    for (int c = 0; c < 4; c++) {
-        __m512i a = _mm512_shuffle_i32x4(r[c], r[4 + c], 0x88);
-        __m512i b = _mm512_shuffle_i32x4(r[c], r[4 + c], 0xdd);
-        __m512i d = _mm512_shuffle_i32x4(r[8 + c], r[12 + c], 0x88);
-        __m512i e = _mm512_shuffle_i32x4(r[8 + c], r[12 + c], 0xdd);
-        t[c] = _mm512_shuffle_i32x4(a, d, 0x88);
-        t[8 + c] = _mm512_shuffle_i32x4(a, d, 0xdd);
-        t[4 + c] = _mm512_shuffle_i32x4(b, e, 0x88);
-        t[12 + c] = _mm512_shuffle_i32x4(b, e, 0xdd);
-    }
-    for (int i = 0; i < 16; i++)
-        r[i] = t[i];
-}
-#endif
-
 /* out[k*nr + j] = row j of src at unit k, for k < kc, j < n: 4x4 blocks, one cache line of a row at
  * a time. */
 static void transpose32(const char *src, int64_t ld, int64_t n, int64_t kc, uint32_t *out,
@@ -73,7 +43,7 @@ static void transpose32(const char *src, int64_t ld, int64_t n, int64_t kc, uint
                 __m512i r[16];
                 for (int i = 0; i < 16; i++)
                     r[i] = _mm512_loadu_si512(src + (j + i) * ld + k * 4);
-                transpose16(r);
+                simd_transpose16(r);
                 for (int i = 0; i < 16; i++)
                     _mm512_storeu_si512(out + (k + i) * nr + j, r[i]);
             }
@@ -135,7 +105,7 @@ SIMD_FN void widen(const uint16_t *src, int64_t n, float *out) {
 /* n units of row k of a matrix that is stored with k as its outer axis. */
 SIMD_FN void row_units(gemm_kind kind, mimic_dtype dtype, const char *src, int64_t ld, int64_t k,
                        int64_t K, int64_t n, void *out) {
-    if (kind == GEMM_PAIRS || kind == GEMM_TILES) {
+    if (kind == GEMM_PAIRS) {
         const uint16_t *lo = (const uint16_t *)src + 2 * k * ld;
         interleave(lo, 2 * k + 1 < K ? lo + ld : NULL, n, out);
     } else if (dtype == MIMIC_BF16) {
@@ -148,16 +118,17 @@ SIMD_FN void row_units(gemm_kind kind, mimic_dtype dtype, const char *src, int64
 
 void KERNEL(gemm_pack_b)(gemm_kind kind, mimic_dtype dtype, bool trans, const void *src, int64_t ld,
                          int64_t n0, int64_t n, int64_t k0, int64_t k1, int64_t K, void *out) {
+#ifdef __AMX_BF16__
+    if (kind == GEMM_TILES) {
+        KERNEL(gemm_amx_pack_b)(trans, src, ld, n0, n, k0, k1, K, out);
+        return;
+    }
+#endif
     const int unit = gemm_unit(kind), nr = gemm_nr(kind), w = gemm_vector(kind);
     const int64_t size = (int64_t)mimic_dtype_size(dtype);
     int64_t pad = ((n + w - 1) / w * w - n) * unit;
     char *o = out;
     const char *s = (const char *)src + n0 * (trans ? ld : 1) * size;
-    if (kind == GEMM_TILES && 2 * k1 > K) {
-        const int64_t end = (K + 1) / 2 > k0 ? (K + 1) / 2 : k0;
-        memset(o + (end - k0) * nr * unit, 0, (size_t)((k1 - end) * nr * unit));
-        k1 = end;
-    }
     if (!trans) {
         for (int64_t k = k0; k < k1; k++, o += nr * unit) {
             row_units(kind, dtype, s, ld, k, K, n, o);
@@ -171,7 +142,7 @@ void KERNEL(gemm_pack_b)(gemm_kind kind, mimic_dtype dtype, bool trans, const vo
         for (int64_t k = 0; k < kc; k++)
             for (int64_t j = 0; j < n; j++)
                 memcpy(o + (k * nr + j) * 8, s + (j * ld + k0 + k) * 8, 8);
-    } else if (kind == GEMM_PAIRS || kind == GEMM_TILES) {
+    } else if (kind == GEMM_PAIRS) {
         bool odd = 2 * k1 > K; /* the last unit has one element only */
         transpose32(s + k0 * 4, ld * 2, n, kc - odd, (uint32_t *)o, nr, false);
         for (int64_t j = 0; odd && j < n; j++)
@@ -194,45 +165,14 @@ SIMD_FN void scatter(const char *row, int64_t m, int unit, char *out, int64_t gr
         memcpy(out, row + i * unit, (size_t)((m - i) * unit));
 }
 
-/* gemm_pack_a for TILES. */
-static void pack_a_tiles(bool trans, const uint16_t *src, int64_t ld, int64_t m0, int64_t m,
-                         int64_t k0, int64_t k1, int64_t K, char *out) {
-    const int64_t group = (k1 - k0) * AMX_GROUP * 4;
-    const int64_t rows = (m + AMX_ROWS - 1) / AMX_ROWS * AMX_ROWS;
-    for (int64_t s = 0; s < (k1 - k0) / AMX_UNITS; s++) {
-        const int64_t k = 2 * (k0 + s * AMX_UNITS), left = K - k < 32 ? (K > k ? K - k : 0) : 32;
-        for (int64_t i = 0; i < rows; i += AMX_ROWS) {
-            char *o = out + i / AMX_GROUP * group + (2 * s + i / AMX_ROWS % 2) * AMX_BYTES;
-            const int64_t n = m - i < AMX_ROWS ? m - i : AMX_ROWS;
-            if (!trans) {
-                const uint16_t *p = src + (m0 + i) * ld + k;
-                for (int64_t r = 0; r < n; r++, p += ld, o += 64) {
-                    if (left < 32)
-                        memset(o + 2 * left, 0, (size_t)(64 - 2 * left));
-                    memcpy(o, p, left < 32 ? (size_t)(2 * left) : 64);
-                }
-                memset(o, 0, (size_t)((AMX_ROWS - n) * 64));
-                continue;
-            }
-            const uint16_t *p = src + k * ld + m0 + i;
-            uint32_t block[AMX_UNITS][AMX_ROWS] __attribute__((aligned(64)));
-            if (left < 32 || n < AMX_ROWS)
-                memset(block, 0, sizeof block);
-            for (int64_t u = 0; 2 * u < left; u++)
-                interleave(p + 2 * u * ld, 2 * u + 1 < left ? p + (2 * u + 1) * ld : NULL, n,
-                           block[u]);
-            transpose32((const char *)block, 64, AMX_UNITS, AMX_ROWS, (uint32_t *)o, AMX_ROWS,
-                        false);
-        }
-    }
-}
-
 void KERNEL(gemm_pack_a)(gemm_kind kind, mimic_dtype dtype, bool trans, const void *src, int64_t ld,
                          int64_t m0, int64_t m, int64_t k0, int64_t k1, int64_t K, void *out) {
+#ifdef __AMX_BF16__
     if (kind == GEMM_TILES) {
-        pack_a_tiles(trans, src, ld, m0, m, k0, k1, K, out);
+        KERNEL(gemm_amx_pack_a)(trans, src, ld, m0, m, k0, k1, K, out);
         return;
     }
+#endif
     const int unit = gemm_unit(kind);
     const int64_t size = (int64_t)mimic_dtype_size(dtype), kc = k1 - k0;
     const int per = kind == GEMM_PAIRS ? 2 : 1; /* elements of a unit */

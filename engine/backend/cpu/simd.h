@@ -369,6 +369,36 @@ SIMD_FN vf64 vtanh_f64(vf64 x) {
     return x;
 }
 
+#ifdef SIMD_AVX512
+/* Transposes 16 rows of 16 units in registers. */
+SIMD_FN void simd_transpose16(__m512i r[16]) {
+    __m512i t[16];
+    for (int i = 0; i < 16; i += 2) {
+        t[i] = _mm512_unpacklo_epi32(r[i], r[i + 1]);
+        t[i + 1] = _mm512_unpackhi_epi32(r[i], r[i + 1]);
+    }
+    for (int i = 0; i < 16; i += 4) {
+        r[i] = _mm512_unpacklo_epi64(t[i], t[i + 2]);
+        r[i + 1] = _mm512_unpackhi_epi64(t[i], t[i + 2]);
+        r[i + 2] = _mm512_unpacklo_epi64(t[i + 1], t[i + 3]);
+        r[i + 3] = _mm512_unpackhi_epi64(t[i + 1], t[i + 3]);
+    }
+    /* r[4g + c], 128-bit lane l: column 4l + c of rows 4g .. 4g + 3 */
+    for (int c = 0; c < 4; c++) {
+        __m512i a = _mm512_shuffle_i32x4(r[c], r[4 + c], 0x88);
+        __m512i b = _mm512_shuffle_i32x4(r[c], r[4 + c], 0xdd);
+        __m512i d = _mm512_shuffle_i32x4(r[8 + c], r[12 + c], 0x88);
+        __m512i e = _mm512_shuffle_i32x4(r[8 + c], r[12 + c], 0xdd);
+        t[c] = _mm512_shuffle_i32x4(a, d, 0x88);
+        t[8 + c] = _mm512_shuffle_i32x4(a, d, 0xdd);
+        t[4 + c] = _mm512_shuffle_i32x4(b, e, 0x88);
+        t[12 + c] = _mm512_shuffle_i32x4(b, e, 0xdd);
+    }
+    for (int i = 0; i < 16; i++)
+        r[i] = t[i];
+}
+#endif
+
 /* --- the same names for both compute types, for kernels written once (each_float.h)
  * ---------------------- */
 
