@@ -1,6 +1,7 @@
 /* Multi-head self-attention, one (image, head) per task with everything of it in cache: rows of q,
  * k, v are gathered from the qkv buffer, scores are made for ROWS queries at a time, softmax is
- * exact. All arithmetic in f32 (f64 for f64), also for bf16 tensors. */
+ * exact. All arithmetic in f32 (f64 for f64), also for bf16 tensors, where AMX does not multiply
+ * them as they are (attention_amx.h). */
 #ifdef T
 
 /* rows x d values, `ld` apart, into dense rows of dp (zero-padded). The rows of a head lie too far
@@ -68,6 +69,35 @@ static void NAME(spread)(const attention_job *a, int64_t r, const REAL *p, const
      a->dp * size, add);
 }
 
+/* Scores s[t] become exp(scale (s - max)), lanes up to the next whole vector 0; returns one over
+ * their sum. lse (may be NULL): the logarithm of the sum of exp(scale s). */
+SIMD_FN REAL NAME(exp_row)(REAL *s, int64_t t, REAL scale, REAL *lse) {
+    for (int64_t j = t; j % W != 0; j++)
+        s[j] = -(REAL)INFINITY; /* lanes beyond the row count for nothing */
+    VEC top = RLOAD(s), sum = {0};
+    for (int64_t j = W; j < t; j += W)
+        top = vmax(top, RLOAD(s + j));
+    REAL m = vhmax(top);
+    for (int64_t j = 0; j < t; j += W) {
+        VEC e = vexp((RLOAD(s + j) - m) * scale);
+        sum += e;
+        RSTORE(s + j, e);
+    }
+    REAL total = vhsum(sum);
+    if (lse)
+        *lse = m * scale + RMATH(log)(total);
+    return 1 / total;
+}
+/* Scores s[t] become their softmax p, and dp[t], its gradient, that of the scores; mean = p . dp.
+ */
+SIMD_FN void NAME(grad_row)(REAL *s, REAL *dp, int64_t t, REAL scale, REAL lse, REAL mean) {
+    for (int64_t j = 0; j < t; j += W) {
+        VEC e = vexp(RLOAD(s + j) * scale - lse);
+        RSTORE(s + j, e);
+        RSTORE(dp + j, e * (RLOAD(dp + j) - mean) * scale);
+    }
+}
+
 static void NAME(forward)(void *arg, int64_t item, int worker) {
     const attention_job *a = arg;
     const int64_t t = a->t, d = a->d, dp = a->dp, width = a->heads * d;
@@ -88,24 +118,8 @@ static void NAME(forward)(void *arg, int64_t item, int worker) {
         int64_t r = t - r0 < ROWS ? t - r0 : ROWS;
         REAL inverse[ROWS];
         NAME(scores)(a, r, q + r0 * dp, kt, p);
-        for (int64_t i = 0; i < r; i++) {
-            REAL *s = p + i * a->tp;
-            for (int64_t j = t; j % W != 0; j++)
-                s[j] = -(REAL)INFINITY; /* lanes beyond the row count for nothing */
-            VEC top = RLOAD(s), sum = {0};
-            for (int64_t j = W; j < t; j += W)
-                top = vmax(top, RLOAD(s + j));
-            REAL m = vhmax(top);
-            for (int64_t j = 0; j < t; j += W) {
-                VEC e = vexp((RLOAD(s + j) - m) * scale);
-                sum += e;
-                RSTORE(s + j, e);
-            }
-            REAL total = vhsum(sum);
-            inverse[i] = 1 / total;
-            if (lse)
-                lse[r0 + i] = m * scale + RMATH(log)(total);
-        }
+        for (int64_t i = 0; i < r; i++)
+            inverse[i] = NAME(exp_row)(p + i * a->tp, t, scale, lse ? lse + r0 + i : NULL);
         NAME(mix_rows)(a, r, p, v, o);
         for (int64_t i = 0; i < r; i++)
             for (int64_t j = 0; j < dp; j += W)
@@ -145,13 +159,7 @@ static void NAME(backward)(void *arg, int64_t item, int worker) {
             VEC dot = {0};
             for (int64_t j = 0; j < dp; j += W)
                 dot += RLOAD(g + (r0 + i) * dp + j) * RLOAD(dq + i * dp + j);
-            REAL mean = vhsum(dot), l = lse[r0 + i];
-            REAL *s = p + i * tp, *x = ds + i * tp;
-            for (int64_t j = 0; j < t; j += W) {
-                VEC e = vexp(RLOAD(s + j) * scale - l);
-                RSTORE(s + j, e);
-                RSTORE(x + j, e * (RLOAD(x + j) - mean) * scale);
-            }
+            NAME(grad_row)(p + i * tp, ds + i * tp, t, scale, lse[r0 + i], vhsum(dot));
         }
         NAME(spread)(a, r, p, g + r0 * dp, dv, r0 > 0);
         NAME(spread)(a, r, ds, q + r0 * dp, dk, r0 > 0);
@@ -172,7 +180,7 @@ typedef struct attention_job {
     gemm_kind kind;
     const void *qkv, *dy; /* [b,t,3,h,d], [b,t,h,d] */
     void *y, *lse, *dqkv; /* [b,t,h,d], [b,h,t], [b,t,3,h,d] */
-    int64_t heads, t, d, ahead;
+    int64_t images, heads, t, d, ahead;
     int64_t tp, dp; /* row lengths in scratch: whole panels, whole vectors */
     double scale;
     char *scratch;
@@ -181,27 +189,18 @@ typedef struct attention_job {
 
 #define FAMILY "backend/cpu/attention.c"
 #include "backend/cpu/each_float.h"
+#ifdef __AMX_BF16__
+#include "backend/cpu/attention_amx.h"
+#endif
 
-/* Scratch of `wide` [t,dp], `panels` [d,tp] and `blocks` [ROWS,tp] per worker, then fn for every
- * head. */
-static mimic_status run(mimic_call *c, attention_job *a, const mimic_tensor *qkv, int wide,
-                        int panels, int blocks, void (*fn)(void *, int64_t, int)) {
-    a->kind = qkv->dtype == MIMIC_F64 ? GEMM_F64 : GEMM_F32;
-    a->qkv = mimic_data(qkv);
-    a->heads = c->attrs.v[0].i;
-    a->t = qkv->shape[1];
-    a->d = qkv->shape[2] / 3 / a->heads;
-    a->scale = 1.0 / sqrt((double)a->d);
-    const int64_t w = gemm_vector(a->kind), nr = gemm_nr(a->kind), heads = qkv->shape[0] * a->heads;
-    a->dp = (a->d + w - 1) / w * w;
-    a->tp = (a->t + nr - 1) / nr * nr;
-    int64_t reals =
-        wide * a->t * a->dp + panels * a->d * a->tp + blocks * ROWS * a->tp + ROWS * a->dp;
-    a->scratch_size = (size_t)(reals * gemm_unit(a->kind) + 63) & ~(size_t)63;
+/* fn for every head, with scratch of its own for each thread. */
+static mimic_status each_head(mimic_call *c, attention_job *a, void (*fn)(void *, int64_t, int)) {
+    const int64_t heads = a->images * a->heads;
     if (heads * a->t == 0)
         return MIMIC_OK;
     bool serial = heads * a->t * a->t * a->d < SERIAL_WORK;
     a->ahead = serial ? 1 : mimic_threads(c->ctx);
+    a->scratch_size = (a->scratch_size + 63) & ~(size_t)63;
     size_t bytes = a->scratch_size * (size_t)(serial ? 1 : mimic_threads(c->ctx));
     void *memory;
     mimic_status status = mimic_pool_get(c->ctx, bytes, &memory);
@@ -218,10 +217,35 @@ static mimic_status run(mimic_call *c, attention_job *a, const mimic_tensor *qkv
     return MIMIC_OK;
 }
 
+/* Fills in the sizes; scratch of `wide` [t,dp], `panels` [d,tp] and `blocks` [ROWS,tp]. */
+static void plan(attention_job *a, const mimic_call *c, const mimic_tensor *qkv, int wide,
+                 int panels, int blocks) {
+    a->kind = qkv->dtype == MIMIC_F64 ? GEMM_F64 : GEMM_F32;
+    a->qkv = mimic_data(qkv);
+    a->heads = c->attrs.v[0].i;
+    a->images = qkv->shape[0];
+    a->t = qkv->shape[1];
+    a->d = qkv->shape[2] / 3 / a->heads;
+    a->scale = 1.0 / sqrt((double)a->d);
+    const int64_t w = gemm_vector(a->kind), nr = gemm_nr(a->kind);
+    a->dp = (a->d + w - 1) / w * w;
+    a->tp = (a->t + nr - 1) / nr * nr;
+    int64_t reals =
+        wide * a->t * a->dp + panels * a->d * a->tp + blocks * ROWS * a->tp + ROWS * a->dp;
+    a->scratch_size = (size_t)(reals * gemm_unit(a->kind));
+}
+
 mimic_status KERNEL(attention)(mimic_call *c) {
     attention_job a = {.y = mimic_data(c->out[0]),
                        .lse = c->save[0] ? mimic_data(c->save[0]) : NULL};
-    return run(c, &a, c->in[0], 3, 1, 1, BY_FLOAT(c->in[0]->dtype, forward));
+    plan(&a, c, c->in[0], 3, 1, 1);
+#ifdef __AMX_BF16__
+    if (c->in[0]->dtype == MIMIC_BF16) {
+        a.scratch_size = amx_forward_size(&a);
+        return each_head(c, &a, amx_forward);
+    }
+#endif
+    return each_head(c, &a, BY_FLOAT(c->in[0]->dtype, forward));
 }
 
 mimic_status KERNEL(attention_bwd)(mimic_call *c) {
@@ -229,6 +253,13 @@ mimic_status KERNEL(attention_bwd)(mimic_call *c) {
                        .y = mimic_data(c->in[2]),
                        .lse = mimic_data(c->in[3]),
                        .dqkv = mimic_data(c->out[0])};
-    return run(c, &a, c->in[1], 6, 2, 2, BY_FLOAT(c->in[1]->dtype, backward));
+    plan(&a, c, c->in[1], 6, 2, 2);
+#ifdef __AMX_BF16__
+    if (c->in[1]->dtype == MIMIC_BF16) {
+        a.scratch_size = amx_backward_size(&a);
+        return each_head(c, &a, amx_backward);
+    }
+#endif
+    return each_head(c, &a, BY_FLOAT(c->in[1]->dtype, backward));
 }
 #endif

@@ -87,19 +87,10 @@ static void NAME(act_bwd_chunk)(void *arg, int64_t i, int worker) {
 
 #define CHUNK 16384
 
-/* Stores by the machine's own rounding to bf16, which differs from vto_bf16 only in making
- * subnormals 0. */
 #define QUICK_STORE(p, v) EACH_CAT(quick_store, SUFFIX)(p, v)
 #define quick_store_f32 vstore_f32
 #define quick_store_f64 vstore_f64
-#ifdef __AVX512BF16__
-SIMD_FN void quick_store_bf16(uint16_t *p, vf32 v) {
-    __m256bh h = _mm512_cvtneps_pbh((__m512)v);
-    memcpy(p, &h, sizeof h);
-}
-#else
-#define quick_store_bf16 vstore_bf16
-#endif
+#define quick_store_bf16 vstore_bf16_quick
 
 /* Stores v unless p is NULL; returns it as it is when read again. */
 #define KEEP(p, v) EACH_CAT(keep, SUFFIX)(p, v)

@@ -91,6 +91,15 @@ SIMD_FN void vstore_bf16(uint16_t *p, vf32 v) {
     vu16 h = vto_bf16(v);
     memcpy(p, &h, sizeof h);
 }
+/* By the machine's own rounding, which differs only in making subnormals 0. */
+SIMD_FN void vstore_bf16_quick(uint16_t *p, vf32 v) {
+#ifdef __AVX512BF16__
+    __m256bh h = _mm512_cvtneps_pbh((__m512)v);
+    memcpy(p, &h, sizeof h);
+#else
+    vstore_bf16(p, v);
+#endif
+}
 
 SIMD_FN vf32 vloadn_f32(const float *p, int64_t n) {
 #ifdef SIMD_AVX512
