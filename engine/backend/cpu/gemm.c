@@ -91,6 +91,12 @@ static void tile(const gemm_job *job, int64_t row, int m, int64_t j, const char 
             memcpy(sums + i * sums_ld, c + i * ldc, (size_t)(n * size));
 }
 
+/* How many of the last rows of a task are packed although A is read in place: whole registers are
+ * loaded. */
+static int64_t packed_rows(const gemm_job *job, int64_t rows) {
+    return job->kind == GEMM_TILES && rows % AMX_ROWS != 0 ? rows % AMX_GROUP : 0;
+}
+
 /* Rows m0.. and panels j0.. of C for units k0..k1. */
 static void run_task(const gemm_job *job, int64_t task, int worker) {
     const gemm_args *g = &job->g;
@@ -102,29 +108,31 @@ static void run_task(const gemm_job *job, int64_t task, int worker) {
     char *sums =
         job->direct ? (char *)g->c + (m0 * g->ldc + j0 * job->nr) * size : copy + job->a_size;
     int64_t sums_ld = (job->direct ? g->ldc : job->nb * job->nr) * size;
+    const int64_t p0 = job->a_packed ? m0 : m1 - packed_rows(job, m1 - m0); /* packed from here */
     for (int64_t kb = job->k0; kb < job->k1; kb += GEMM_BLOCK_K) {
         int64_t kc = min64(GEMM_BLOCK_K, job->k1 - kb);
-        const char *a = copy;
-        int64_t lda, group; /* bytes from one group of mr rows to the next */
-        if (job->a_packed) {
-            KERNEL(gemm_pack_a)
-            (job->kind, g->in, g->ta, g->a, g->lda, m0, m1 - m0, kb, kb + kc, job->K, copy);
-        }
+        /* as it lies, and packed: the bytes of a row and from one group of mr rows to the next */
+        int64_t lda = g->lda * in, packed_lda = 0, group = mr * (g->ta ? in : lda), packed_group;
+        const char *a =
+            (const char *)g->a + (g->ta ? kb * lda + m0 * in : m0 * lda + kb * job->unit);
         if (job->kind == GEMM_TILES) {
-            lda = 0;
-            group = kc * mr * job->unit;
-        } else if (job->a_packed) {
-            lda = (g->ta ? GEMM_MR : kc) * job->unit;
-            group = g->ta ? GEMM_GROUP(kc, job->unit) : GEMM_MR * lda;
+            packed_group = kc * mr * job->unit;
         } else {
-            lda = g->lda * in;
-            a = (const char *)g->a + (g->ta ? kb * lda + m0 * in : m0 * lda + kb * job->unit);
-            group = GEMM_MR * (g->ta ? in : lda);
+            packed_lda = (g->ta ? GEMM_MR : kc) * job->unit;
+            packed_group = g->ta ? GEMM_GROUP(kc, job->unit) : GEMM_MR * packed_lda;
         }
-        for (int64_t j = j0; j < j1; j++)
-            for (int64_t i = m0; i < m1; i += mr)
-                tile(job, i, (int)min64(mr, m1 - i), j, a + (i - m0) / mr * group, lda, kb, kc,
+        if (p0 < m1) {
+            KERNEL(gemm_pack_a)
+            (job->kind, g->in, g->ta, g->a, g->lda, p0, m1 - p0, kb, kb + kc, job->K, copy);
+        }
+        for (int64_t j = j0; j < j1; j++) {
+            for (int64_t i = m0; i < m1; i += mr) {
+                const char *ai =
+                    i < p0 ? a + (i - m0) / mr * group : copy + (i - p0) / mr * packed_group;
+                tile(job, i, (int)min64(mr, m1 - i), j, ai, i < p0 ? lda : packed_lda, kb, kc,
                      sums + (i - m0) * sums_ld + (j - j0) * job->nr * size, sums_ld);
+            }
+        }
     }
 }
 static void task_fn(void *arg, int64_t i, int worker) {
@@ -221,7 +229,7 @@ static void plan(gemm_job *job, int threads) {
     job->direct = g->out == mimic_accum_dtype(g->in);
     const int mr = gemm_mr(job->kind);
     if (job->kind == GEMM_TILES)
-        job->a_packed = true;
+        job->a_packed = g->ta || g->k % (2 * AMX_UNITS) != 0;
     else if (g->ta) /* in place when read once only: strided, but no copy */
         job->a_packed = g->in == MIMIC_BF16 || (job->panels > 1 && g->m > 2 * mr);
     else
@@ -243,7 +251,8 @@ static void plan(gemm_job *job, int threads) {
     }
     int64_t rows = min64(job->mb, up(g->m, mr) * mr), kc = min64(GEMM_BLOCK_K, job->units);
     int64_t group = job->kind == GEMM_TILES ? kc * mr * job->unit : GEMM_GROUP(kc, job->unit);
-    job->a_size = job->a_packed ? (size_t)(up(rows, mr) * group + 63) & ~(size_t)63 : 0;
+    int64_t groups = job->a_packed ? up(rows, mr) : packed_rows(job, g->m) > 0;
+    job->a_size = (size_t)(groups * group + 63) & ~(size_t)63;
     job->scratch_size = job->a_size;
     if (!job->direct && kc < job->units)
         job->scratch_size += (size_t)(rows * job->nb * job->nr) * sizeof(float);

@@ -46,8 +46,9 @@ typedef void (*gemm_tile_fn)(int64_t kc, const char *a, int64_t lda, const char 
                              char *c, int64_t ldc, bool add);
 gemm_tile_fn KERNEL(gemm_tile)(gemm_kind kind, bool kmajor, int m, int nv);
 #ifdef __AMX_BF16__
-/* The same for TILES: a and b packed, kc whole registers long; rows of c up to the next multiple of
- * AMX_ROWS are written. Between gemm_amx_begin and gemm_amx_end on each thread. */
+/* The same for TILES: b packed, a as it lies or packed (lda 0), kc whole registers long; rows of c
+ * up to the next multiple of AMX_ROWS are written. Between gemm_amx_begin and gemm_amx_end on each
+ * thread. */
 gemm_tile_fn KERNEL(gemm_amx_tile)(int m, int nv);
 void KERNEL(gemm_amx_pack_a)(bool trans, const uint16_t *src, int64_t ld, int64_t m0, int64_t m,
                              int64_t k0, int64_t k1, int64_t K, char *out);

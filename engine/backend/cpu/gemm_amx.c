@@ -18,19 +18,21 @@
 
 /* mt by nt registers of C; always inlined with constant mt and nt. The next registers of A and B
  * are fetched as soon as their predecessors have been used for the last time. */
-SIMD_FN void load_a(int mt, const char *a) {
-    _tile_loadd(A0, a, 64);
+SIMD_FN void load_a(int mt, const char *a, int64_t lda, int64_t below) {
+    _tile_loadd(A0, a, lda);
     if (mt > 1)
-        _tile_loadd(A1, a + AMX_BYTES, 64);
+        _tile_loadd(A1, a + below, lda);
 }
 SIMD_FN void load_b(int nt, const char *b) {
     _tile_loadd(B0, b, 64);
     if (nt > 1)
         _tile_loadd(B1, b + AMX_BYTES, 64);
 }
-SIMD_FN void sums(int mt, int nt, int64_t kc, const char *a, const char *b, char *c, int64_t ldc,
-                  bool add) {
+SIMD_FN void sums(int mt, int nt, int64_t kc, const char *a, int64_t lda, const char *b, char *c,
+                  int64_t ldc, bool add) {
     char *below = c + AMX_ROWS * ldc;
+    const int64_t a_below = lda ? AMX_ROWS * lda : AMX_BYTES, a_step = lda ? 64 : 2 * AMX_BYTES;
+    lda = lda ? lda : 64;
     if (add) {
         _tile_loadd(C00, c, ldc);
         if (nt > 1)
@@ -45,15 +47,15 @@ SIMD_FN void sums(int mt, int nt, int64_t kc, const char *a, const char *b, char
         _tile_zero(C10);
         _tile_zero(C11);
     }
-    load_a(mt, a);
+    load_a(mt, a, lda, a_below);
     load_b(nt, b);
     for (int64_t k = AMX_UNITS; k < kc; k += AMX_UNITS) {
-        a += 2 * AMX_BYTES;
+        a += a_step;
         b += GEMM_NV * AMX_BYTES;
         _tile_dpbf16ps(C00, A0, B0);
         if (nt > 1)
             _tile_dpbf16ps(C01, A0, B1);
-        _tile_loadd(A0, a, 64);
+        _tile_loadd(A0, a, lda);
         if (mt > 1)
             _tile_dpbf16ps(C10, A1, B0);
         _tile_loadd(B0, b, 64);
@@ -62,7 +64,7 @@ SIMD_FN void sums(int mt, int nt, int64_t kc, const char *a, const char *b, char
         if (nt > 1)
             _tile_loadd(B1, b + AMX_BYTES, 64);
         if (mt > 1)
-            _tile_loadd(A1, a + AMX_BYTES, 64);
+            _tile_loadd(A1, a + a_below, lda);
     }
     _tile_dpbf16ps(C00, A0, B0);
     if (nt > 1)
@@ -83,11 +85,11 @@ SIMD_FN void sums(int mt, int nt, int64_t kc, const char *a, const char *b, char
 #define TILE(mt, nv)                                                                               \
     static void tile_##mt##_##nv(int64_t kc, const char *a, int64_t lda, const char *b,            \
                                  int64_t ldb, char *c, int64_t ldc, bool add) {                    \
-        (void)lda, (void)ldb;                                                                      \
+        (void)ldb;                                                                                 \
         for (int j = 0; j + 2 <= nv; j += 2)                                                       \
-            sums(mt, 2, kc, a, b + j * AMX_BYTES, c + j * 64, ldc, add);                           \
+            sums(mt, 2, kc, a, lda, b + j * AMX_BYTES, c + j * 64, ldc, add);                      \
         if (nv % 2)                                                                                \
-            sums(mt, 1, kc, a, b + (nv - 1) * AMX_BYTES, c + (nv - 1) * 64, ldc, add);             \
+            sums(mt, 1, kc, a, lda, b + (nv - 1) * AMX_BYTES, c + (nv - 1) * 64, ldc, add);        \
     }
 #define TILES(X) X(1, 1) X(1, 2) X(1, 3) X(1, 4) X(2, 1) X(2, 2) X(2, 3) X(2, 4)
 TILES(TILE)
