@@ -37,7 +37,7 @@ typedef struct mimic_config {
     uint64_t seed;       /* [0] key of every random number of the context */
     int threads;         /* [number of cores, or MIMIC_THREADS] 1 to 256, the caller included */
     size_t memory_limit; /* [none] bytes of tensor memory beyond which is MIMIC_ENOMEM */
-    const char *isa;     /* [best, or MIMIC_ISA] "base", "avx2", "avx512": CPU kernels to use */
+    const char *isa;     /* [best, or MIMIC_ISA] "base", "avx2", "avx512", "amx": CPU kernels */
     /* [cpu, or MIMIC_DEVICE] where tensors are made: "cpu", "cuda". When it cannot be opened,
      * mimic_open fails with MIMIC_EUNSUPPORTED; `log` gets the reason. */
     const char *device;
