@@ -1,6 +1,6 @@
 -- Figure 6: one factor at a time around the defaults, on RAF-DB and FERPlus. The paper's curves (without
 -- numbers) have their best at d = 128 (RAF-DB) and 512 (FERPlus), B = 64, alpha = 0.1, tau = 0.07. The
--- learning rate stays as it is when B changes.
+-- learning rate stays as it is when B changes. Other values, or an axis left out: grid.tau=[0.05,0.2] grid.d=[]
 --   mimic run experiments/fig6.lua data.root=DIR           (scale=small: packs; scale=smoke: seconds)
 local m = require "mimic"
 local fig6 = m.paper "fig6"

@@ -201,7 +201,7 @@ end
 
 --- Prints what was filed: best and last epoch for each data set.
 function Paper:report()
-    if experiment.options.dry_run then return end
+    if experiment.options.dry_run or #self.filed == 0 then return end
     local rows, columns = {}, { self.ref, "data", self.filed[1].metrics[1], self.filed[1].metrics[2] }
     for i, e in ipairs(self.filed) do
         rows[i] = { [self.ref] = e.row, data = e.set.name }
@@ -229,12 +229,13 @@ local function missing(scale)
 end
 
 --- The runs of a table or figure. Overrides: scale=paper|small|smoke, data.root=DIR, seeds=[0,1,2],
---- sets=[rafdb], pretrain.KEY, finetune.KEY.
+--- sets=[rafdb], pretrain.KEY, finetune.KEY, grid.tau=[0.05,0.2] (values of an axis of Fig. 6; [] leaves it out).
 ---@param ref string table1, fig5, ...
 ---@return paper.Paper
 function paper.new(ref)
     local c = m.config {
         scale = "paper", seeds = false, sets = false, data = { root = false }, pretrain = {}, finetune = {},
+        grid = { d = false, B = false, alpha = false, tau = false },
     }
     if not scales[c.scale] then
         local names = { "paper", "small", "smoke" }
@@ -245,6 +246,12 @@ function paper.new(ref)
     local self = setmetatable({ ref = ref, scale = c.scale, settings = settings, config = c, filed = {},
         seeds = c.seeds and config.plain(c.seeds) or settings.seeds, sets = settings.sets,
         grid = settings.grid }, Paper)
+    for axis, values in pairs(config.plain(c.grid)) do
+        if values and type(values) ~= "table" then
+            error(("grid.%s takes a list: grid.%s=[%s]"):format(axis, axis, tostring(values)), 0)
+        end
+        if values then settings.grid[axis] = values end
+    end
     if c.sets then
         self.sets = self:chosen(c.sets)
         if #self.sets == 0 then error("sets: none of them belongs to scale=" .. c.scale, 0) end
