@@ -6,6 +6,7 @@ local m = require "mimic"
 local exp = m.experiment "ferplus48"
 
 local vit = { preset = false, img = 48, patch = 6, dim = 128, depth = 6, heads = 4, drop_path = 0,
+    cls_token = false,
     decoder = { dim = 64, depth = 2, heads = 4 } } -- the decoder is for pre-training only
 local base = m.config {
     seeds = { 0 },

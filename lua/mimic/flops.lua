@@ -17,7 +17,7 @@ end
 local function sizes(model)
     local c = vit.resolve(model)
     local patches = (c.img // c.patch) ^ 2
-    return c, patches, 3 * c.patch * c.patch
+    return c, patches, 3 * c.patch * c.patch, c.cls_token and 1 or 0
 end
 
 --- A ViT on one picture.
@@ -25,38 +25,37 @@ end
 ---@param classes integer? outputs of the head
 ---@return flops.Count
 function flops.vit(model, classes)
-    local c, patches, pixels = sizes(model)
+    local c, patches, pixels, class = sizes(model)
     local patch = patches * c.dim * pixels
-    local tokens = patches + (c.cls_token == false and 0 or 1)
-    local macs = patch + blocks(tokens, c.dim, c.depth, c.mlp_ratio) + (classes or 0) * c.dim
+    local macs = patch + blocks(patches + class, c.dim, c.depth, c.mlp_ratio) + (classes or 0) * c.dim
     return { macs = macs, patch = patch }
 end
 
--- Encoder on the visible patches alone.
+-- Encoder on the visible patches alone: model, all tokens, pixels of a patch, visible tokens, count.
 local function masked_encoder(model, mask)
-    local c, patches, pixels = sizes(model)
+    local c, patches, pixels, class = sizes(model)
     local kept = math.floor(patches * (1 - mask))
     local patch = kept * c.dim * pixels
-    return c, patches, pixels, kept + 1, { macs = patch + blocks(kept + 1, c.dim, c.depth, c.mlp_ratio),
-        patch = patch }
+    return c, patches + class, pixels, kept + class, {
+        macs = patch + blocks(kept + class, c.dim, c.depth, c.mlp_ratio), patch = patch }
 end
 
 ---@return flops.Count
 function flops.mae(model, mask)
-    local c, patches, pixels, tokens, count = masked_encoder(model, mask)
+    local c, all, pixels, tokens, count = masked_encoder(model, mask)
     local d = model.decoder
-    count.macs = count.macs + tokens * c.dim * d.dim + blocks(patches + 1, d.dim, d.depth, c.mlp_ratio)
-        + (patches + 1) * d.dim * pixels
+    count.macs = count.macs + tokens * c.dim * d.dim + blocks(all, d.dim, d.depth, c.mlp_ratio)
+        + all * d.dim * pixels
     return count
 end
 
 ---@return flops.Count
 function flops.localmim(model, mask)
-    local c, patches, _, tokens, count = masked_encoder(model, mask)
-    local d, out = model.decoder, 3 * model.bins
+    local c, all, _, tokens, count = masked_encoder(model, mask)
+    local d, out, patches = model.decoder, 3 * model.bins, all - 1
     local up = 2 * d.dim * d.dim * patches -- a transposed convolution that halves the width
     count.macs = count.macs
-        + 4 * (tokens * c.dim * d.dim + blocks(patches + 1, d.dim, d.depth, c.mlp_ratio))
+        + 4 * (tokens * c.dim * d.dim + blocks(all, d.dim, d.depth, c.mlp_ratio))
         + 2 * up + 16 * patches * d.dim / 4 * out -- scale 4: the second one has half the width, twice
         + up + 4 * patches * d.dim / 2 * out      -- the map in each direction: the same products
         + patches * d.dim * out + patches / 4 * d.dim * out

@@ -90,7 +90,7 @@ function Decoder:init(c, scale)
     self:child("pred", prediction(scale, d.dim, c.channels * c.bins))
 end
 function Decoder:forward(latent, restore)
-    local x = mae.complete(self.embed(latent), self.mask_token, restore) + self.pos_embed
+    local x = mae.complete(self.embed(latent), self.mask_token, restore, true) + self.pos_embed
     local stream, branch = self.blocks(x)
     local _, y = self.norm(stream, branch)
     return self.pred(y:slice{ axis = 2, start = 2, stop = 0 }:contiguous())

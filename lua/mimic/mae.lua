@@ -12,6 +12,7 @@ local mae = {}
 mae.defaults = {
     preset = "vit_b16", img = 224, patch = false, dim = false, depth = false, heads = false,
     mlp_ratio = 4, channels = 3, gelu = "erf", init = "mae", checkpoint = false,
+    cls_token = true,              -- as published; false: patches alone
     decoder = { dim = 512, depth = 8, heads = 16 },
 }
 
@@ -28,7 +29,7 @@ function MAE:init(c)
     self.grid = c.img // c.patch
     self:child("decoder_embed", nn.Linear(c.dim, d.dim, { init = c.init }))
     self:parameter("mask_token", { 1, 1, d.dim }, nn.init.normal(0.02))
-    self:buffer("decoder_pos_embed", posembed.sincos(d.dim, self.grid))
+    self:buffer("decoder_pos_embed", posembed.sincos(d.dim, self.grid, { cls = c.cls_token }))
     self:child("decoder_blocks", nn.Blocks {
         dim = d.dim, depth = d.depth, heads = d.heads, mlp_ratio = c.mlp_ratio, gelu = c.gelu,
         init = c.init, checkpoint = c.checkpoint,
@@ -57,39 +58,42 @@ function mae.masking(noise, ratio)
     return keep, restore, m.gather_rows(mask, restore)
 end
 
---- The visible tokens of an encoder of vit.trunk, class token first.
+--- The visible tokens of an encoder of vit.trunk, its class token, if it has one, first.
 ---@param images any [B,C,H,W]
 ---@param noise any f32 [B,Np]
----@return any x [B,1+M,D], any mask f32 [B,Np], any restore i32 [B,Np]
+---@return any x [B,(1+)M,D], any mask f32 [B,Np], any restore i32 [B,Np]
 function mae.visible(self, images, noise, ratio)
     local keep, restore, mask = mae.masking(noise, ratio)
     local batch, kept = keep.shape[1], keep.shape[2]
     local dim = self.config.dim
     local pos = self.pos_embed:reshape{ -1, dim }
-    local patch_pos = pos:slice{ axis = 1, start = 2, stop = 0 }
+    local patch_pos = self.cls_token and pos:slice{ axis = 1, start = 2, stop = 0 } or pos
     local visible_pos = m.gather_rows(patch_pos, keep:reshape{ -1 }):reshape{ batch, kept, dim }
     local x = self.patch_embed(images, keep) + visible_pos
+    if not self.cls_token then return x, mask, restore end
     local cls = self.cls_token + pos:slice{ axis = 1, start = 1, stop = 1 }:reshape{ 1, 1, dim }
     return m.concat(m.expand(cls, { batch, 1, dim }), x, { axis = 2 }), mask, restore
 end
 
 --- Puts a decoder's tokens in order, mask tokens where patches were removed.
----@param x any [B,1+M,Dd]
+---@param x any [B,(1+)M,Dd]
 ---@param mask_token any [1,1,Dd]
 ---@param restore any i32 [B,Np]
----@return any [B,1+Np,Dd]
-function mae.complete(x, mask_token, restore)
-    local batch, kept, dim = x.shape[1], x.shape[2] - 1, x.shape[3]
+---@param cls any true or a tensor: x begins with a class token
+---@return any [B,(1+)Np,Dd]
+function mae.complete(x, mask_token, restore, cls)
+    local batch, kept, dim = x.shape[1], x.shape[2] - (cls and 1 or 0), x.shape[3]
     local removed = restore.shape[2] - kept
-    local patches = x:slice{ axis = 2, start = 2, stop = 0 }
+    local patches = cls and x:slice{ axis = 2, start = 2, stop = 0 } or x
     if removed > 0 then
         patches = m.concat(patches, m.expand(mask_token, { batch, removed, dim }), { axis = 2 })
     end
     patches = m.gather_rows(patches, restore)
+    if not cls then return patches end
     return m.concat(x:slice{ axis = 2, start = 1, stop = 1 }, patches, { axis = 2 })
 end
 
---- images [B,C,H,W], noise [B,Np] -> latent [B,1+M,D] after the norm, mask [B,Np], restore [B,Np].
+--- images [B,C,H,W], noise [B,Np] -> latent [B,(1+)M,D] after the norm, mask [B,Np], restore [B,Np].
 function MAE:encode(images, noise, ratio)
     local x, mask, restore = mae.visible(self, images, noise, ratio)
     local stream, branch = self.blocks(x)
@@ -97,12 +101,13 @@ function MAE:encode(images, noise, ratio)
     return latent, mask, restore
 end
 
---- latent [B,1+M,D], restore [B,Np] -> predicted patches [B,Np,p*p*C].
+--- latent [B,(1+)M,D], restore [B,Np] -> predicted patches [B,Np,p*p*C].
 function MAE:decode(latent, restore)
-    local x = mae.complete(self.decoder_embed(latent), self.mask_token, restore)
+    local x = mae.complete(self.decoder_embed(latent), self.mask_token, restore, self.cls_token)
     local stream, branch = self.decoder_blocks(x + self.decoder_pos_embed)
     local _, y = self.decoder_norm(stream, branch)
-    return self.decoder_pred(y):slice{ axis = 2, start = 2, stop = 0 }
+    local pred = self.decoder_pred(y)
+    return self.cls_token and pred:slice{ axis = 2, start = 2, stop = 0 } or pred
 end
 
 --- The pixels a prediction is compared with, f32 [B,Np,p*p*C], vector index (py*p + px)*C + c.
@@ -176,8 +181,7 @@ function mae.new(c, seed)
     end
     encoder = vit.resolve(encoder)
     encoder.decoder = c.decoder or mae.defaults.decoder
-    -- The encoder is trained with the fixed table and a class token (models_mae.py).
-    encoder.pos, encoder.cls_token, encoder.drop_path = "sincos", true, 0
+    encoder.pos, encoder.drop_path = "sincos", 0 -- models_mae.py
     local model = MAE(encoder)
     return seed and model:initialise(seed) or model
 end

@@ -146,6 +146,27 @@ function TestModels:test_without_class_token()
     lu.assertErrorMsgContains("cls_token", m.vit.new, with(tiny, { cls_token = false, pool = "cls" }))
 end
 
+function TestModels:test_mae_without_class_token()
+    local small = with(tiny, { decoder = { dim = 16, depth = 1, heads = 2 }, cls_token = false })
+    local model = m.mae.new(small, 0)
+    local images = m.rand_normal { 2, 3, 16, 16, seed = 1, stream = 1, step = 1 }
+    local noise = m.rand_uniform { 2, 16, seed = 1, stream = 2, step = 1 }
+    local latent, mask = model:encode(images, noise, 0.75)
+    lu.assertEquals(latent.shape, { 2, 4, 24 })
+    lu.assertEquals(mask:sum():item(), 24)
+    local loss, pred = model(images, noise, { mask = 0.75, norm_pix = true, on = "masked" })
+    lu.assertEquals(pred.shape, { 2, 16, 48 })
+    loss:backward()
+    for _, p in ipairs(model:parameters()) do
+        lu.assertNotNil(p.tensor.grad, p.name)
+        lu.assertTrue(p.name ~= "cls_token")
+    end
+    -- One row of positions less than with it, in encoder and decoder.
+    lu.assertEquals({ model.pos_embed.shape[2], model.decoder_pos_embed.shape[2] }, { 16, 16 })
+    local flops = require "mimic.flops"
+    lu.assertTrue(flops.mae(small, 0.75).macs < flops.mae(with(small, { cls_token = true }), 0.75).macs)
+end
+
 function TestModels:test_gap_switches_change_the_feature()
     local images = m.rand_normal { 2, 3, 16, 16, seed = 1, stream = 1, step = 1 }
     local seen = {}
