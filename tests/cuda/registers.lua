@@ -6,7 +6,7 @@ local lfs = require "lfs"
 local default = 64 -- registers of a thread: eight blocks of 128 threads on a multiprocessor
 local budgets = { -- part of a kernel's name -> registers, for those that are worth more
     mma_forward = 160, -- 16 rows of a head, their scores and their sums in registers
-    mma_backward = 224, -- for wide heads one block of 224 threads: 255 would fit
+    mma_backward = 224, -- 128 for 13 warps; for wide heads one block of 224 threads: 255 would fit
     norm_bwd_rows = 172, -- two rows and their sums of columns
     softmax_bwd_rows = 100, l2norm_bwd_rows = 100, mse_rows = 92, mse_bwd_rows = 92, -- two rows
     ce_rows = 84, ce_bwd_rows = 84,

@@ -47,6 +47,23 @@ function TestDevice:test_gradients_and_files()
     os.remove(path)
 end
 
+-- Parts of a tensor made whole: elements of 1 to 16 bytes, as addresses, rows and strides allow.
+function TestDevice:test_parts_made_whole()
+    for _, dtype in ipairs { "f32", "bf16", "u8" } do
+        for _, part in ipairs { { 2, 2, 6 }, { 3, 9, 24 }, { 3, 1, 20 }, { 3, 3, 24 }, { 3, 2, 20 }, { 3, 17, 17 } } do
+            local function whole(device)
+                m.device(device)
+                local list = {}
+                for i = 1, 3 * 7 * 24 do list[i] = i % 251 end
+                local x = m.tensor(list):reshape { 3, 7, 24 }:cast { dtype = dtype }
+                return x:slice { axis = part[1], start = part[2], stop = part[3] }:contiguous()
+                    :cast { dtype = "f32" }:tolist()
+            end
+            lu.assertEquals(whole "cuda", whole "cpu")
+        end
+    end
+end
+
 function TestDevice:test_loaders_say_where_pictures_are_made()
     local dir = shell.folder()
     m.data.synth { dir = dir, seed = 1, faces_train = 8, size = 16 }

@@ -9,7 +9,8 @@
 static const struct {
     const char *op, *cases;
 } larger[] = {
-    {"sum", "x[3,9000] axis=1; x[70000]; x[2,700,3] axis=1"},
+    {"sum", "x[3,9000] axis=1; x[70000]; x[2,700,3] axis=1; x[1200,264] axis=0; x[90,264] axis=0"},
+    {"col_sum", "x[1200,264]; x[1200,33]; x[90,8]"},
     {"max", "x[2,1500] axis=1; x[3000]; x[2,9,300] axis=1"},
     {"argmax", "x[2,1500]; x[2,1027]:bf16"},
     {"max_bwd", "dy[700] index[700]:i32=index(3) axis=1 shape=700,3"},

@@ -6,7 +6,7 @@
 #include "backend/cuda/attention.h"
 #include "backend/cuda/mma.h"
 
-enum { WHOLE = 208, TILE = 64, STRIP = 32, THREADS = 224 };
+enum { WHOLE = 208, TILE = 64, STRIP = 32, FEW = 7, MANY = WHOLE / 16 /* warps */ };
 #define LOG2_E 1.4426950408889634f
 
 /* Sizes in a kernel; what lies within an image is counted in 32 bits. A head has `blocks` blocks;
@@ -16,16 +16,14 @@ struct place {
     float scale;
 };
 
-/* dst[rows,D+8] = src[rows,D], rows `step` apart; zero behind the `left` that exist. */
+/* Starts copies: dst[rows,D+8] = src[rows,D], rows `step` apart; zero behind the `left` that exist.
+ */
 template <int D>
 __device__ void load_tile(const bf16 *src, int step, int left, int rows, bf16 *dst) {
     const int PACKS = D / 8;
     for (int i = (int)threadIdx.x; i < rows * PACKS; i += (int)blockDim.x) {
         int r = i / PACKS, c = i % PACKS * 8;
-        uint4 v = {0, 0, 0, 0};
-        if (r < left)
-            v = *(const uint4 *)(src + r * step + c);
-        *(uint4 *)(dst + r * (D + 8) + c) = v;
+        copy_16(dst + r * (D + 8) + c, r < left ? src + r * step + c : src, r < left);
     }
 }
 
@@ -41,20 +39,44 @@ __device__ __forceinline__ void load_operand(const bf16 *src, int step, int firs
         }
 }
 
-/* s[16,16] = a[16,D] . tile[16,D]^T */
-template <int D>
-__device__ __forceinline__ void scores(const unsigned a[D / 16][4], const bf16 *tile,
-                                       float s[2][4]) {
+/* Where a lane finds the rows first.. of a tile as operand A, 16 columns a step. */
+template <int D> __device__ __forceinline__ const bf16 *operand_at(const bf16 *tile, int first) {
+    const int lane = threadIdx.x % 32;
+    return tile + (first + lane % 16) * (D + 8) + lane / 16 * 8;
+}
+
+/* s[16,16] = a[16,D] . tile[16,D]^T; rows_of(k) gives 16 columns of a */
+template <int D, class F>
+__device__ __forceinline__ void scores_of(F rows_of, const bf16 *tile, float s[2][4]) {
     const int lane = threadIdx.x % 32;
     const bf16 *row = tile + (lane / 16 * 8 + lane % 8) * (D + 8) + lane / 8 % 2 * 8;
     for (int i = 0; i < 4; i++)
         s[0][i] = s[1][i] = 0.0f;
     for (int k = 0; k < D / 16; k++) {
         unsigned b[4];
+        const unsigned *a = rows_of(k);
         load_matrices(b, row + k * 16);
-        mma(s[0], a[k], b);
-        mma(s[1], a[k], b + 2);
+        mma(s[0], a, b);
+        mma(s[1], a, b + 2);
     }
+}
+
+template <int D>
+__device__ __forceinline__ void scores(const unsigned a[D / 16][4], const bf16 *tile,
+                                       float s[2][4]) {
+    scores_of<D>([&](int k) { return a[k]; }, tile, s);
+}
+
+/* The same with a's rows in shared memory too, for want of registers. */
+template <int D>
+__device__ __forceinline__ void scores_between(const bf16 *a, const bf16 *tile, float s[2][4]) {
+    unsigned now[4];
+    scores_of<D>(
+        [&](int k) {
+            load_matrices(now, a + k * 16);
+            return (const unsigned *)now;
+        },
+        tile, s);
 }
 
 /* sum[16,D] += w[16,16] . tile[16,D] */
@@ -143,7 +165,7 @@ __device__ __forceinline__ void add_keys(queries<D> &m, const bf16 *k, const bf1
 }
 
 template <int D>
-__global__ void __launch_bounds__(THREADS, D < 80 ? 2 : 1)
+__global__ void __launch_bounds__(32 * FEW, D < 80 ? 2 : 1)
     mma_forward(const bf16 *qkv, bf16 *y, float *lse, place p) {
     DYNAMIC_SHARED(bf16, k);
     bf16 *v = k + p.tile * (D + 8);
@@ -169,6 +191,8 @@ __global__ void __launch_bounds__(THREADS, D < 80 ? 2 : 1)
                 __syncthreads();
                 load_tile<D>(qkv + j0 * p.step + width, p.step, p.t - j0, p.tile, k);
                 load_tile<D>(qkv + j0 * p.step + 2 * width, p.step, p.t - j0, p.tile, v);
+                end_copies();
+                wait_copies<0>();
                 __syncthreads();
                 there = j0;
             }
@@ -208,46 +232,68 @@ struct side {
     int step, second_step;
 };
 
+/* Elements of shared memory that the columns of a gradient take: both tiles, lse and delta. */
+template <int D> __host__ __device__ __forceinline__ int side_size(int tile) {
+    return tile * (2 * (D + 8) + 4);
+}
+
+template <int D>
+__device__ __forceinline__ void load_side(const side &cols, int j0, const place &p, bf16 *to) {
+    load_tile<D>(cols.first + j0 * cols.step, cols.step, p.t - j0, p.tile, to);
+    load_tile<D>(cols.second + j0 * cols.second_step, cols.second_step, p.t - j0, p.tile,
+                 to + p.tile * (D + 8));
+    end_copies();
+}
+
+/* Warps of a block that has a head for itself: as many as rows want where registers allow. */
+template <int D> struct backward_warps {
+    enum { N = D < 80 ? MANY : FEW };
+};
+
 /* With w = exp(scaled score - lse) and g = w (dy . v - delta) scale of each query and key: dq = g k
- * for rows of queries, or (KEYS) dk = g^T q, dv = w^T dy for rows of keys. The block that has a
- * whole head makes delta on its way through the queries. Columns behind the last token
- * are zero, and their w too, or it meets zeros only. */
-template <int D, bool KEYS>
-__device__ __forceinline__ void gradient(const side &rows, const side &cols, const bf16 *y,
-                                         const float *lse, float *delta, bf16 *out, bf16 *out2,
-                                         int block, const place &p, bf16 *shared) {
+ * for rows of queries, or (KEYS) dk = g^T q, dv = w^T dy for rows of keys. The columns lie in
+ * `shared`, tile by tile if TILED. Else the block has the whole head: it finds them on their way,
+ * reads the rows' values where the first pass had them, and makes delta as it goes through the
+ * queries. Columns behind the last token are zero, and their w too, or it meets zeros only. */
+template <int D, bool KEYS, bool TILED>
+__device__ __forceinline__ void gradient(const side &rows, const side &cols, const bf16 *values,
+                                         const bf16 *y, const float *lse, float *delta, bf16 *out,
+                                         bf16 *out2, int block, const place &p, bf16 *shared) {
     bf16 *b = shared, *b2 = b + p.tile * (D + 8);
     float *col_lse = (float *)(b2 + p.tile * (D + 8)), *col_delta = col_lse + p.tile;
     const int lane = threadIdx.x % 32, warps = (int)blockDim.x / 32, column = lane % 4 * 2;
     unsigned a[D / 16][4], a2[D / 16][4];
     float sum[D / 8][4], sum2[KEYS ? D / 8 : 1][4], row_lse[2], row_delta[2];
-    for (int round = 0, there = -1; round < p.rounds; round++) {
-        const int first = ((block * p.rounds + round) * warps + (int)threadIdx.x / 32) * 16;
+    const int rounds = TILED || (int)backward_warps<D>::N < MANY ? p.rounds : 1;
+    for (int round = 0, there = -1; round < rounds; round++) {
+        const int first = ((block * rounds + round) * warps + (int)threadIdx.x / 32) * 16;
+        const bf16 *own = KEYS && !TILED ? operand_at<D>(values, first) : NULL;
         load_operand<D>(rows.first, rows.step, first, p.t, a);
-        load_operand<D>(rows.second, rows.second_step, first, p.t, a2);
+        if (!KEYS || TILED)
+            load_operand<D>(rows.second, rows.second_step, first, p.t, a2);
         for (int n = 0; n < D / 8; n++)
             for (int i = 0; i < 4; i++)
                 sum[n][i] = sum2[KEYS ? n : 0][i] = 0.0f;
-        if (!KEYS && p.blocks == 1)
+        if (!KEYS && !TILED)
             row_dots<D>(a2, y, rows.second_step, first, p.t, row_delta);
         for (int h = 0; h < 2 && !KEYS; h++) {
             int row = first + lane / 4 + 8 * h;
             row_lse[h] = row < p.t ? lse[row] * LOG2_E : INFINITY;
-            if (p.blocks > 1)
+            if (TILED)
                 row_delta[h] = row < p.t ? delta[row] : 0.0f;
             else if (row < p.t && lane % 4 == 0)
                 delta[row] = row_delta[h];
         }
-        for (int j0 = 0; j0 < p.t; j0 += p.tile) {
+        for (int j0 = 0; j0 < (TILED ? p.t : 1); j0 += p.tile) {
             if (j0 != there) {
                 __syncthreads();
-                load_tile<D>(cols.first + j0 * cols.step, cols.step, p.t - j0, p.tile, b);
-                load_tile<D>(cols.second + j0 * cols.second_step, cols.second_step, p.t - j0,
-                             p.tile, b2);
+                if (TILED)
+                    load_side<D>(cols, j0, p, shared);
                 for (int i = (int)threadIdx.x; i < p.tile && KEYS; i += (int)blockDim.x) {
                     col_lse[i] = j0 + i < p.t ? lse[j0 + i] * LOG2_E : INFINITY;
                     col_delta[i] = j0 + i < p.t ? delta[j0 + i] : 0.0f;
                 }
+                wait_copies<KEYS || TILED ? 0 : 1>(); /* the queries come later */
                 __syncthreads();
                 there = j0;
             }
@@ -255,16 +301,19 @@ __device__ __forceinline__ void gradient(const side &rows, const side &cols, con
             for (int j = 0; j < end && first < p.t; j += 16) {
                 float w[2][4], g[2][4];
                 scores<D>(a, b + j * (D + 8), w);
-                scores<D>(a2, b2 + j * (D + 8), g);
+                if (KEYS && !TILED)
+                    scores_between<D>(own, b2 + j * (D + 8), g);
+                else
+                    scores<D>(a2, b2 + j * (D + 8), g);
                 for (int i = 0; i < 8; i++) {
                     int c = j + i / 4 * 8 + column + i % 2, h = i % 4 / 2;
                     float &x = w[i / 4][i % 4], &dx = g[i / 4][i % 4];
                     x = exp2f(x * (p.scale * LOG2_E) - (KEYS ? col_lse[c] : row_lse[h]));
                     dx = x * (dx - (KEYS ? col_delta[c] : row_delta[h])) * p.scale;
                 }
-                add_product<D>(sum, g, b + j * (D + 8));
                 if (KEYS)
                     add_product<D>(sum2, w, b2 + j * (D + 8));
+                add_product<D>(sum, g, b + j * (D + 8));
             }
         }
         store_rows<D>(out, p.step, first, p.t, sum, 1.0f, 1.0f);
@@ -273,8 +322,8 @@ __device__ __forceinline__ void gradient(const side &rows, const side &cols, con
     }
 }
 
-template <int D>
-__global__ void __launch_bounds__(THREADS, D < 64 ? 2 : 1)
+template <int D, bool TILED>
+__global__ void __launch_bounds__(32 * (TILED ? TILE / 16 : (int)backward_warps<D>::N), 1)
     mma_backward(const bf16 *qkv, const bf16 *y, const bf16 *dy, const float *lse, float *delta,
                  bf16 *dqkv, place p) {
     DYNAMIC_SHARED(bf16, shared);
@@ -284,17 +333,23 @@ __global__ void __launch_bounds__(THREADS, D < 64 ? 2 : 1)
     const int64_t at = image * p.t * p.step + head * D, at_y = image * p.t * width + head * D;
     const side queries = {qkv + at, dy + at_y, p.step, width};
     const side keys = {qkv + at + width, qkv + at + 2 * width, p.step, p.step};
+    bf16 *second = TILED ? shared : shared + side_size<D>(p.tile);
     lse += (int64_t)item * p.t;
     delta += (int64_t)item * p.t;
-    gradient<D, false>(queries, keys, y + at_y, lse, delta, dqkv + at, NULL, block, p, shared);
-    gradient<D, true>(keys, queries, NULL, lse, delta, dqkv + at + width, dqkv + at + 2 * width,
-                      block, p, shared);
+    if (!TILED) {
+        load_side<D>(keys, 0, p, shared);
+        load_side<D>(queries, 0, p, second);
+    }
+    gradient<D, false, TILED>(queries, keys, NULL, y + at_y, lse, delta, dqkv + at, NULL, block, p,
+                              shared);
+    gradient<D, true, TILED>(keys, queries, shared + p.tile * (D + 8), NULL, lse, delta,
+                             dqkv + at + width, dqkv + at + 2 * width, block, p, second);
 }
 
-/* How a head is shared out: its rows in blocks, the warps of a block. */
-static place plan(const heads &a, int *threads) {
+/* How a head is shared out: its rows in blocks, the warps of a block, at most `most`. */
+static place plan(const heads &a, int most, int *threads) {
     place p = {};
-    int tiles = (int)((a.t + 15) / 16), warps = tiles <= 7 ? tiles : (tiles + 1) / 2;
+    int tiles = (int)((a.t + 15) / 16), warps = tiles <= most ? tiles : (tiles + 1) / 2;
     p.t = (int)a.t;
     p.heads = (int)a.heads;
     p.step = (int)a.step;
@@ -309,7 +364,7 @@ static place plan(const heads &a, int *threads) {
 
 template <int D> static mimic_status forward(mimic_call *c, const heads &a) {
     int threads;
-    place p = plan(a, &threads);
+    place p = plan(a, FEW, &threads);
     size_t bytes = (size_t)p.tile * (D + 8) * 2 * sizeof(bf16);
     mimic_status st = allow_shared(c, mma_forward<D>, bytes);
     if (!st)
@@ -318,16 +373,21 @@ template <int D> static mimic_status forward(mimic_call *c, const heads &a) {
     return st;
 }
 
-template <int D> static mimic_status backward(mimic_call *c, const heads &a, float *delta) {
+template <int D, bool TILED>
+static mimic_status backward_in(mimic_call *c, const heads &a, float *delta) {
     int threads;
-    place p = plan(a, &threads);
-    size_t bytes = (size_t)p.tile * ((D + 8) * 2 * sizeof(bf16) + 2 * sizeof(float));
-    mimic_status st = allow_shared(c, mma_backward<D>, bytes);
+    place p = plan(a, backward_warps<D>::N, &threads);
+    size_t bytes = (size_t)(side_size<D>(p.tile) * (TILED ? 1 : 2)) * sizeof(bf16);
+    mimic_status st = allow_shared(c, mma_backward<D, TILED>, bytes);
     if (!st)
-        LAUNCH(mma_backward<D>, (unsigned)(a.images * a.heads * p.blocks), threads, bytes,
+        LAUNCH((mma_backward<D, TILED>), (unsigned)(a.images * a.heads * p.blocks), threads, bytes,
                state_of(c->ctx)->stream, (const bf16 *)a.qkv, (const bf16 *)a.y, (const bf16 *)a.dy,
                (const float *)a.lse, delta, (bf16 *)a.dqkv, p);
     return st;
+}
+
+template <int D> static mimic_status backward(mimic_call *c, const heads &a, float *delta) {
+    return a.t > WHOLE ? backward_in<D, true>(c, a, delta) : backward_in<D, false>(c, a, delta);
 }
 
 bool attention_mma_takes(const heads &a) {

@@ -2,7 +2,7 @@
  * Column sums in two stages: a block sums a fixed share of the rows, sum_pairs adds the blocks. */
 #include "backend/cuda/rows.h"
 
-enum { SHARES = 264 }; /* blocks of the gradient at most: two for each multiprocessor of H100 */
+enum { SHARES = 396 }; /* blocks of the gradient at most: three for each multiprocessor of H100 */
 
 template <class T> __device__ __forceinline__ float rounded(float v) {
     T t;

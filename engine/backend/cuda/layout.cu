@@ -60,41 +60,76 @@ static layout merged(const mimic_tensor *x) {
     return l;
 }
 
-template <class T> static void rearrange(mimic_call *c) {
-    const T *x = (const T *)mimic_data(c->in[0]);
-    T *y = (T *)mimic_data(c->out[0]);
-    int64_t n = mimic_numel(c->in[0]);
-    cudaStream_t stream = state_of(c->ctx)->stream;
-    layout l = merged(c->in[0]);
-    int r = l.rank;
-    if (r >= 2 && l.stride[r - 2] == 1 && l.stride[r - 1] != 0) {
-        int64_t rows = l.n[r - 2], cols = l.n[r - 1], m = n / (rows * cols);
-        dim3 grid(blocks_of(cols, TILE), blocks_of(rows, TILE), (unsigned)m);
-        if (grid.y <= 65535 && m <= 65535) {
-            LAUNCH(transpose<T>, grid, dim3(TILE, 8), 0, stream, x, y, rows, cols, l.stride[r - 1],
-                   l);
-            return;
-        }
+/* Elements that run on along the last axis are moved in larger ones, up to 16 bytes: the size that
+ * fits addresses, rows and strides. */
+static size_t widen(layout *l, size_t size, const void *x, const void *y) {
+    int last = l->rank - 1;
+    while (size < 16 && l->stride[last] == 1 && l->n[last] % 2 == 0 &&
+           (((uintptr_t)x | (uintptr_t)y) & (2 * size - 1)) == 0) {
+        for (int k = 0; k < last; k++)
+            if (l->stride[k] % 2 != 0)
+                return size;
+        for (int k = 0; k < last; k++)
+            l->stride[k] /= 2;
+        l->n[last] /= 2;
+        size *= 2;
     }
-    LAUNCH(gather<T>, blocks_of(n, THREADS), THREADS, 0, stream, x, y, n, l);
+    return size;
+}
+
+template <class T> static void copy_gathered(mimic_call *c, const layout &l, int64_t n) {
+    LAUNCH(gather<T>, blocks_of(n, THREADS), THREADS, 0, state_of(c->ctx)->stream,
+           (const T *)mimic_data(c->in[0]), (T *)mimic_data(c->out[0]), n, l);
+}
+
+/* The last two axes exchanged, where it is that and fits the grid; else false. */
+template <class T> static bool copy_transposed(mimic_call *c, const layout &l, int64_t n) {
+    int r = l.rank;
+    if (r < 2 || l.stride[r - 2] != 1 || l.stride[r - 1] == 0)
+        return false;
+    int64_t rows = l.n[r - 2], cols = l.n[r - 1], m = n / (rows * cols);
+    dim3 grid(blocks_of(cols, TILE), blocks_of(rows, TILE), (unsigned)m);
+    if (grid.y > 65535 || m > 65535)
+        return false;
+    LAUNCH(transpose<T>, grid, dim3(TILE, 8), 0, state_of(c->ctx)->stream,
+           (const T *)mimic_data(c->in[0]), (T *)mimic_data(c->out[0]), rows, cols, l.stride[r - 1],
+           l);
+    return true;
+}
+
+static void rearrange(mimic_call *c, layout l, int64_t n) {
+    size_t size = element_size(c->in[0]->dtype);
+    if (size == 4   ? copy_transposed<uint32_t>(c, l, n)
+        : size == 2 ? copy_transposed<uint16_t>(c, l, n)
+                    : copy_transposed<uint8_t>(c, l, n))
+        return;
+    size_t wider = widen(&l, size, mimic_data(c->in[0]), mimic_data(c->out[0]));
+    n /= (int64_t)(wider / size);
+    switch (wider) {
+    case 16:
+        return copy_gathered<uint4>(c, l, n);
+    case 8:
+        return copy_gathered<uint2>(c, l, n);
+    case 4:
+        return copy_gathered<uint32_t>(c, l, n);
+    case 2:
+        return copy_gathered<uint16_t>(c, l, n);
+    default:
+        return copy_gathered<uint8_t>(c, l, n);
+    }
 }
 
 KERNEL(contiguous) {
-    size_t size = element_size(c->in[0]->dtype);
     int64_t n = mimic_numel(c->in[0]);
-    cuda_state *s = state_of(c->ctx);
     layout l = merged(c->in[0]);
     if (n == 0)
         return MIMIC_OK;
     if (l.rank == 0 || (l.rank == 1 && l.stride[0] == 1))
-        cudaMemcpyAsync(mimic_data(c->out[0]), mimic_data(c->in[0]), (size_t)n * size,
-                        cudaMemcpyDeviceToDevice, s->stream);
-    else if (size == 4)
-        rearrange<uint32_t>(c);
-    else if (size == 2)
-        rearrange<uint16_t>(c);
+        cudaMemcpyAsync(mimic_data(c->out[0]), mimic_data(c->in[0]),
+                        (size_t)n * element_size(c->in[0]->dtype), cudaMemcpyDeviceToDevice,
+                        state_of(c->ctx)->stream);
     else
-        rearrange<uint8_t>(c);
+        rearrange(c, l, n);
     return done(c);
 }
 

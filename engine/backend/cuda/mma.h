@@ -1,5 +1,6 @@
-/* The tensor core's products m16n8k16 of bf16 with f32 sums, and loads of their operands from
- * shared memory: PTX, and under the emulator the same in C++. All lanes of a warp call together.
+/* The tensor core's products m16n8k16 of bf16 with f32 sums, loads of their operands from shared
+ * memory, and copies that fill it while the threads go on: PTX, and under the emulator the same in
+ * C++. All lanes of a warp call together, but for the copies.
  *
  * With g = lane / 4, t = lane % 4, a lane holds of A [16,16] rows g and g + 8, columns 2t, 2t+1
  * (and 8 on): a[0] = (g, 2t), a[1] = (g+8, 2t), a[2] = (g, 2t+8), a[3] = (g+8, 2t+8), two columns a
@@ -9,6 +10,9 @@
 #define MIMIC_CUDA_MMA_H
 
 #include <stdlib.h>
+#ifdef MIMIC_EMULATED
+#include <vector>
+#endif
 
 #include "backend/cuda/kernel.h"
 
@@ -48,7 +52,62 @@ __device__ __forceinline__ void load_transposed(unsigned r[4], const bf16 *row) 
                  : "memory");
 }
 
+/* Starts a copy of 16 bytes to shared memory, of zeros where there is nothing to copy. */
+__device__ __forceinline__ void copy_16(void *to, const void *from, bool there) {
+    unsigned at = (unsigned)__cvta_generic_to_shared(to);
+    asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(at), "l"(from),
+                 "r"(there ? 16 : 0)
+                 : "memory");
+}
+
+/* Ends a group of the thread's copies; waits until all but the newest `left` groups have arrived:
+ * the block sees them after its next barrier. */
+__device__ __forceinline__ void end_copies() {
+    asm volatile("cp.async.commit_group;" ::: "memory");
+}
+template <int left> __device__ __forceinline__ void wait_copies() {
+    asm volatile("cp.async.wait_group %0;" ::"n"(left) : "memory");
+}
+
 #else
+
+/* Copies of a thread that have not arrived: done at the wait, so that one that is forgotten shows.
+ */
+struct copies_under_way {
+    struct copy {
+        void *to;
+        const void *from;
+        bool there;
+        int group;
+    };
+    std::vector<copy> list;
+    int groups;
+};
+inline copies_under_way &copies_of_thread() {
+    static copies_under_way all[1024];
+    return all[threadIdx.x];
+}
+inline void copy_16(void *to, const void *from, bool there) {
+    if (((uintptr_t)to | (uintptr_t)from) % 16 != 0)
+        abort(); /* as the device would */
+    copies_under_way &c = copies_of_thread();
+    c.list.push_back({to, from, there, c.groups});
+}
+inline void end_copies() {
+    copies_of_thread().groups++;
+}
+template <int left> void wait_copies() {
+    copies_under_way &c = copies_of_thread();
+    std::vector<copies_under_way::copy> later;
+    for (const auto &copy : c.list)
+        if (copy.group >= c.groups - left)
+            later.push_back(copy);
+        else if (copy.there)
+            memcpy(copy.to, copy.from, 16);
+        else
+            memset(copy.to, 0, 16);
+    c.list = later;
+}
 
 inline unsigned pair_of(float low, float high) {
     return __float2bfloat16_rn(low).bits | (unsigned)__float2bfloat16_rn(high).bits << 16;

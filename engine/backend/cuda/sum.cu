@@ -1,5 +1,6 @@
-/* Sums over axes. Stage one: blocks of 32 outputs by 8 rows of the reduced axes, cut into `parts`
- * whose number depends on the shape alone; stage two adds the parts in order. */
+/* Sums over axes. Stage one: blocks of 32 outputs (packs of them where they lie side by side) by 8
+ * rows of the reduced axes, cut into `parts` whose number depends on the shape alone; stage two
+ * adds the parts, each thread every eighth, in fixed order. */
 #include "backend/cuda/kernel.h"
 
 enum { LANES = 32, ROWS = 8, PART = 512 };
@@ -41,6 +42,33 @@ __global__ void sum_part(const T *x, Y *y, int64_t outs, int64_t terms, int64_t 
     put(y + (int64_t)blockIdx.y * outs + o, s * factor);
 }
 
+/* The same for outputs side by side, whose terms lie `step` apart (the columns of a matrix): a
+ * thread has a pack of columns. */
+template <class T, class Y>
+__global__ void sum_columns(const T *x, Y *y, int64_t outs, int64_t terms, int64_t per,
+                            int64_t step, float factor) {
+    const int N = pack<T>::N;
+    SHARED(float, rows, ROWS *N *LANES);
+    int64_t o = ((int64_t)blockIdx.x * LANES + threadIdx.x) * N;
+    int64_t first = (int64_t)blockIdx.y * per, end = first + per < terms ? first + per : terms;
+    float s[N];
+    UNROLL for (int j = 0; j < N; j++) s[j] = 0.0f;
+    for (int64_t r = first + threadIdx.y; o < outs && r < end; r += ROWS) {
+        pack<T> v = *(const pack<T> *)(x + r * step + o);
+        UNROLL for (int j = 0; j < N; j++) s[j] += get(v.at[j]);
+    }
+    UNROLL for (int j = 0; j < N; j++) rows[(threadIdx.y * N + j) * LANES + threadIdx.x] = s[j];
+    __syncthreads();
+    for (int i = (int)(threadIdx.y * LANES + threadIdx.x); i < N * LANES; i += ROWS * LANES) {
+        float total = rows[i];
+        for (int k = 1; k < ROWS; k++)
+            total += rows[k * N * LANES + i];
+        int64_t column = ((int64_t)blockIdx.x * LANES + i % LANES) * N + i / LANES;
+        if (column < outs)
+            put(y + (int64_t)blockIdx.y * outs + column, total * factor);
+    }
+}
+
 /* One output of many terms, which lie side by side: a block adds its share with all its threads. */
 template <class T, class Y>
 __global__ void sum_run(const T *x, Y *y, int64_t terms, int64_t per, float factor) {
@@ -65,12 +93,17 @@ __global__ void sum_run(const T *x, Y *y, int64_t terms, int64_t per, float fact
 template <class Y>
 __global__ void sum_parts(const float *partial, Y *y, int64_t outs, int64_t parts, int64_t step,
                           int64_t across, float factor) {
-    int64_t o = (int64_t)blockIdx.x * blockDim.x + threadIdx.x;
-    if (o >= outs)
-        return;
+    SHARED(float, rows, ROWS *LANES);
+    int64_t o = (int64_t)blockIdx.x * LANES + threadIdx.x;
     float s = 0.0f;
-    for (int64_t p = 0; p < parts; p++)
+    for (int64_t p = threadIdx.y; o < outs && p < parts; p += ROWS)
         s += partial[o * across + p * step];
+    rows[threadIdx.y * LANES + threadIdx.x] = s;
+    __syncthreads();
+    if (threadIdx.y > 0 || o >= outs)
+        return;
+    for (int k = 1; k < ROWS; k++)
+        s += rows[k * LANES + threadIdx.x];
     put(y + o, s * factor);
 }
 
@@ -104,6 +137,13 @@ static axes split(int rank, const int64_t *n, const bool *keep) {
     return a;
 }
 
+/* Whether x is a matrix whose columns are the outputs, to be read in packs. */
+template <class T> static bool in_columns(const axes &a, const T *x) {
+    const int N = pack<T>::N;
+    return a.kept == 1 && a.stride[0] == 1 && a.n[0] % N == 0 && a.reduced == 1 &&
+           a.stride[1] % N == 0 && wide(x);
+}
+
 /* Whether the terms of an output lie side by side, outputs one after another. */
 static bool in_a_row(const axes &a, int64_t terms) {
     return (a.reduced == 0 || (a.reduced == 1 && a.stride[a.kept] == 1)) &&
@@ -128,12 +168,20 @@ static mimic_status sum_of(mimic_ctx *ctx, const T *x, Y *y, int64_t outs, int64
             return st;
     }
     float *partial = (float *)memory;
-    dim3 grid(blocks_of(outs, LANES), (unsigned)parts), block(LANES, ROWS);
+    bool columns = !rows && in_columns(a, x);
+    dim3 grid(blocks_of(outs, columns ? LANES * pack<T>::N : LANES), (unsigned)parts);
+    dim3 block(LANES, ROWS);
     if (rows && parts > 1)
         LAUNCH((sum_run<T, float>), dim3((unsigned)parts, (unsigned)outs), 256, 0, s->stream, x,
                partial, terms, per, 1.0f);
     else if (rows)
         LAUNCH((sum_run<T, Y>), dim3(1, (unsigned)outs), 256, 0, s->stream, x, y, terms, per,
+               factor);
+    else if (columns && parts > 1)
+        LAUNCH((sum_columns<T, float>), grid, block, 0, s->stream, x, partial, outs, terms, per,
+               a.stride[1], 1.0f);
+    else if (columns)
+        LAUNCH((sum_columns<T, Y>), grid, block, 0, s->stream, x, y, outs, terms, per, a.stride[1],
                factor);
     else if (parts > 1)
         LAUNCH((sum_part<T, float>), grid, block, 0, s->stream, x, partial, outs, terms, per, a,
@@ -141,7 +189,7 @@ static mimic_status sum_of(mimic_ctx *ctx, const T *x, Y *y, int64_t outs, int64
     else
         LAUNCH((sum_part<T, Y>), grid, block, 0, s->stream, x, y, outs, terms, per, a, factor);
     if (parts > 1) {
-        LAUNCH(sum_parts<Y>, blocks_of(outs, 256), 256, 0, s->stream, partial, y, outs, parts,
+        LAUNCH(sum_parts<Y>, blocks_of(outs, LANES), block, 0, s->stream, partial, y, outs, parts,
                rows ? (int64_t)1 : outs, rows ? parts : (int64_t)1, factor);
         s->host->put(&ctx->devices[MIMIC_CUDA], memory, bytes);
     }
