@@ -8,6 +8,9 @@ local exp = m.experiment "ferplus48"
 local vit = { preset = false, img = 48, patch = 6, dim = 128, depth = 6, heads = 4, drop_path = 0,
     cls_token = false,
     decoder = { dim = 64, depth = 2, heads = 4 } } -- the decoder is for pre-training only
+-- Without pre-training the encoder starts as pre-training does: Xavier weights, fixed sine-cosine positions.
+local tuned = { init = "mae", pos = "sincos" }
+for key, value in pairs(vit) do tuned[key] = value end
 local base = m.config {
     seeds = { 0 },
     data = { root = "data/packs" },
@@ -19,7 +22,7 @@ local base = m.config {
         augment = { scale = { 0.2, 1 } }, data = { cache = 256 }, checkpoint_epochs = 5,
     },
     finetune = {
-        model = vit, proj = { kind = "dense", dim = 128 }, mscl = { weight = 0.1, tau = 0.07 },
+        model = tuned, proj = { kind = "dense", dim = 128 }, mscl = { weight = 0.1, tau = 0.07 },
         epochs = 20, warmup = 2, batch = 64,
         opt = "adam", lr = 1e-3, min_lr = 0, layer_decay = 0.75, weight_decay = 5e-4,
         augment = { scale = { 0.67, 1 } }, data = { cache = 256, label_column = "label" },

@@ -248,6 +248,9 @@ inline int atomicCAS(int *p, int expected, int v) {
 inline float rsqrtf(float x) {
     return 1.0f / sqrtf(x);
 }
+inline float __fdividef(float x, float y) {
+    return x / y;
+}
 inline float __expf(float x) {
     return expf(x);
 }
