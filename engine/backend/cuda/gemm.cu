@@ -2,7 +2,7 @@
  * algorithm is the quickest of the library's first proposals, each run at the real shape when the
  * shape is first met; the choice is kept in a file (gemm_cache.c), so that later runs repeat it and
  * with it every bit. Only algorithms that repeat are asked for: split sums are put together in f32
- * and in order. */
+ * and in order. Whether something is done in the product or behind it is chosen likewise. */
 #include <cublasLt.h>
 
 #include <stdio.h>
@@ -12,6 +12,7 @@
 #include "backend/cuda/kernel.h"
 
 enum { PROPOSALS = 16, RUNS = 3, BUCKETS = 256 };
+enum { IN_ONE = 1, IN_PARTS = 2 }; /* ways, as they are kept */
 
 /* What decides about the algorithm. No padding: compared as bytes. */
 struct shape {
@@ -25,6 +26,7 @@ struct plan {
     cublasLtMatrixLayout_t a, b, c; /* in the library's order: a is our b, transposed */
     cublasLtMatmulAlgo_t algorithm;
     bool able; /* false: the library has no algorithm for it */
+    int way;   /* of cuda_gemm_in_one, 0: not chosen yet */
     plan *next;
 };
 
@@ -219,13 +221,13 @@ static cublasStatus_t propose(const gemm_state *s, const plan *p,
     return e;
 }
 
-/* Milliseconds of RUNS runs after one to warm up; false when the algorithm does not run. */
-static bool measure(const gemm_state *s, cudaStream_t stream, plan *p, const gemm *g,
-                    const cublasLtMatmulAlgo_t *algorithm, float *ms) {
-    if (launch(s, stream, p, g, algorithm) || cudaEventRecord(s->begin, stream))
+/* Milliseconds of RUNS runs after one to warm up; false when one does not run. */
+template <class F>
+static bool measure(const gemm_state *s, cudaStream_t stream, float *ms, F runs) {
+    if (!runs() || cudaEventRecord(s->begin, stream))
         return false;
     for (int i = 0; i < RUNS; i++)
-        if (launch(s, stream, p, g, algorithm))
+        if (!runs())
             return false;
     return !cudaEventRecord(s->end, stream) && !cudaEventSynchronize(s->end) &&
            !cudaEventElapsedTime(ms, s->begin, s->end);
@@ -238,15 +240,16 @@ static void warn(mimic_ctx *ctx, gemm_state *s, const char *warning) {
     s->warned |= warning != NULL;
 }
 
-static void key_text(const cuda_state *s, const shape *k, char text[GEMM_KEY]) {
+/* what: "" for the algorithm, or what else is kept of the shape. */
+static void key_text(const cuda_state *s, const shape *k, const char *what, char text[GEMM_KEY]) {
     int n = snprintf(
         text, GEMM_KEY,
-        "v%zu,sm%d.%d,%d,%.40s;%d>%d,c%d,t%d%d,f%d%d,a%d;%lld,%lld,%lld;%lld,%lld,%lld;"
+        "%sv%zu,sm%d.%d,%d,%.40s;%d>%d,c%d,t%d%d,f%d%d,a%d;%lld,%lld,%lld;%lld,%lld,%lld;"
         "%lld,%lld,%lld,%lld",
-        cublasLtGetVersion(), s->major, s->minor, s->sms, s->name, k->in, k->out, k->compute, k->ta,
-        k->tb, k->finish, k->aux, k->align, (long long)k->m, (long long)k->n, (long long)k->k,
-        (long long)k->lda, (long long)k->ldb, (long long)k->ldc, (long long)k->batch,
-        (long long)k->sa, (long long)k->sb, (long long)k->sc);
+        what, cublasLtGetVersion(), s->major, s->minor, s->sms, s->name, k->in, k->out, k->compute,
+        k->ta, k->tb, k->finish, k->aux, k->align, (long long)k->m, (long long)k->n,
+        (long long)k->k, (long long)k->lda, (long long)k->ldb, (long long)k->ldc,
+        (long long)k->batch, (long long)k->sa, (long long)k->sb, (long long)k->sc);
     for (int i = 0; i < n && text[i]; i++)
         text[i] = text[i] == ' ' ? '_' : text[i];
 }
@@ -270,7 +273,8 @@ static mimic_status quickest(mimic_ctx *ctx, const gemm_state *s, plan *p, const
     mimic_status st = lt_check(ctx, propose(s, p, list, &count), "asking for algorithms");
     for (int i = 0; i < count && !st; i++)
         if (list[i].state == CUBLAS_STATUS_SUCCESS &&
-            measure(s, stream, p, g, &list[i].algo, &ms) && (best < 0 || ms < least)) {
+            measure(s, stream, &ms, [&] { return !launch(s, stream, p, g, &list[i].algo); }) &&
+            (best < 0 || ms < least)) {
             best = i;
             least = ms;
         }
@@ -290,7 +294,7 @@ static mimic_status choose(mimic_ctx *ctx, gemm_state *s, plan *p, const gemm *g
     char key[GEMM_KEY];
     gemm_choice kept, ours;
     const char *warning = NULL;
-    key_text(state_of(ctx), &p->key, key);
+    key_text(state_of(ctx), &p->key, "", key);
     bool found = *s->cache && gemm_cache_find(s->cache, key, &kept, &warning);
     warn(ctx, s, warning);
     p->able = found && use(s, p, &kept);
@@ -336,13 +340,60 @@ static mimic_status plan_of(mimic_ctx *ctx, gemm_state *s, const gemm *g, plan *
     return MIMIC_OK;
 }
 
-mimic_status cuda_gemm_able(mimic_ctx *ctx, const gemm *g, bool *able) {
+static bool is_way(const gemm_choice *c) {
+    return c->algorithm[0] == IN_ONE || c->algorithm[0] == IN_PARTS;
+}
+
+/* Chooses between the plan's product of all and the part's with `rest` behind it, both of which the
+ * library can do: as kept, or the quicker one. */
+static mimic_status choose_way(mimic_ctx *ctx, gemm_state *s, plan *p, const gemm *whole, plan *q,
+                               const gemm *part, gemm_rest *rest, const void *how) {
+    char key[GEMM_KEY];
+    gemm_choice kept = {};
+    const char *warning = NULL;
+    cudaStream_t stream = state_of(ctx)->stream;
+    float one = 0.0f, parts = 0.0f;
+    key_text(state_of(ctx), &p->key, "way,", key);
+    bool found = *s->cache && gemm_cache_find(s->cache, key, &kept, &warning);
+    warn(ctx, s, warning);
+    if (!found || !is_way(&kept)) {
+        if (state_of(ctx)->recording)
+            return cuda_refuse(ctx, "a product of a new shape is met");
+        mimic_status st = lt_check(ctx, aim(p, whole), "addresses");
+        if (!st)
+            st = lt_check(ctx, aim(q, part), "addresses");
+        if (st)
+            return st;
+        bool runs =
+            measure(s, stream, &one, [&] { return !launch(s, stream, p, whole, &p->algorithm); });
+        bool part_runs = measure(s, stream, &parts, [&] {
+            bool good = !launch(s, stream, q, part, &q->algorithm);
+            rest(ctx, part, how);
+            return good;
+        });
+        int way = runs && (!part_runs || one <= parts) ? IN_ONE : IN_PARTS;
+        kept = gemm_choice{{(uint64_t)way}, 0};
+        if (*s->cache)
+            gemm_cache_add(s->cache, key, &kept, found, &warning);
+        warn(ctx, s, warning);
+        kept.algorithm[0] = is_way(&kept) ? kept.algorithm[0] : (uint64_t)way;
+    }
+    p->way = (int)kept.algorithm[0];
+    return MIMIC_OK;
+}
+
+mimic_status cuda_gemm_in_one(mimic_ctx *ctx, const gemm *whole, const gemm *part, gemm_rest *rest,
+                              const void *how, bool *one) {
     gemm_state *s = NULL;
-    plan *p = NULL;
+    plan *p = NULL, *q = NULL;
     mimic_status st = open_state(ctx, &s);
     if (!st)
-        st = plan_of(ctx, s, g, &p);
-    *able = !st && p->able;
+        st = plan_of(ctx, s, whole, &p);
+    if (!st && p->able && p->way == 0)
+        st = plan_of(ctx, s, part, &q);
+    if (!st && q)
+        st = q->able ? choose_way(ctx, s, p, whole, q, part, rest, how) : MIMIC_OK;
+    *one = !st && p->able && p->way != IN_PARTS;
     return st;
 }
 

@@ -29,12 +29,19 @@ typedef struct gemm {
 
 /* Enqueues it. k = 0 gives zeros (and then no finish); nothing to do for m, n = 0. */
 mimic_status cuda_gemm(mimic_ctx *ctx, const gemm *g);
-/* Whether the library does g's finish at these sizes and addresses; g is not run. */
-mimic_status cuda_gemm_able(mimic_ctx *ctx, const gemm *g, bool *able);
+/* Enqueues what follows the product `part` and is not in it. */
+typedef void gemm_rest(mimic_ctx *ctx, const gemm *part, const void *how);
+/* Which of two ways to the same is quicker: *one is true when it is the product `whole`, false when
+ * it is `part` with `rest` behind it. Both are run and timed when the shape is first met (they
+ * write what they write), and the choice is kept with the algorithms. What the library cannot do at
+ * these sizes and addresses is never chosen. */
+mimic_status cuda_gemm_in_one(mimic_ctx *ctx, const gemm *whole, const gemm *part, gemm_rest *rest,
+                              const void *how, bool *one);
 /* Gives back the library's handle, the plans and the workspace. */
 void cuda_gemm_close(mimic_ctx *ctx);
 
-/* The words kept for a shape: the library's algorithm and the bytes of workspace it wants. */
+/* The words kept for a shape: the library's algorithm and the bytes of workspace it wants; for a
+ * choice of ways (its key says so) the way, in the first of them. */
 typedef struct gemm_choice {
     uint64_t algorithm[8], workspace;
 } gemm_choice;

@@ -33,9 +33,11 @@ struct emu_lt_preference {
     uint32_t reduction = 7, alignment[4] = {256, 256, 256, 256};
 };
 
-/* How often the list of algorithms was asked for, and products computed: for tests. */
+/* For tests: how often the list of algorithms was asked for, the epilogue of the newest product;
+ * the time that each algorithm takes, and a GELU in the product besides. */
 extern "C" {
-__attribute__((visibility("default"))) int emu_lt_heuristics, emu_lt_products;
+__attribute__((visibility("default"))) int emu_lt_heuristics, emu_lt_epilogue;
+__attribute__((visibility("default"))) int emu_lt_time[2] = {1, 1}, emu_lt_gelu_time;
 }
 
 namespace {
@@ -351,11 +353,13 @@ cublasStatus_t cublasLtMatmul(cublasLtHandle_t h, cublasLtMatmulDesc_t d, const 
         return CUBLAS_STATUS_INVALID_VALUE;
     emu_lt_desc desc = *d;
     emu_lt_layout la = *a, lb = *b, lc = *out;
-    emu_lt_products++;
-    return status(emu::add_work(stream, [=] {
+    emu_lt_epilogue = (int)desc.epilogue;
+    int time = emu_lt_time[split] + (desc.epilogue & GELU ? emu_lt_gelu_time : 0);
+    auto work = [=] {
         if (split)
             memset(workspace, 0xff, SPLIT_WORKSPACE);
         for (int item = 0; item < lc.batch; item++)
             product(desc, la, A, lb, B, lc, D, item, split, scale);
-    }));
+    };
+    return status(emu::add_work(stream, work, time));
 }

@@ -155,9 +155,9 @@ void enqueue(cudaStream_t s, kernel k);
  * behind them, which must be whole when it is given back; all in the order of the stream. */
 void taken(cudaStream_t s, void *p, size_t wanted, size_t bytes);
 void given(cudaStream_t s, void *p, size_t bytes);
-/* For stand-ins of libraries: work of their own on a stream (false: it is none), and whether all n
- * bytes from p are device memory. */
-bool add_work(cudaStream_t s, std::function<void()> f);
+/* For stand-ins of libraries: work of their own on a stream (false: it is none), which takes `time`
+ * by the clock of events (a kernel takes 1), and whether all n bytes from p are device memory. */
+bool add_work(cudaStream_t s, std::function<void()> f, int time = 1);
 bool on_device_memory(const void *p, size_t n);
 /* Runs all blocks, in random order, threads in random order; false and a text in *why when threads
  * wait for each other for ever. */

@@ -22,12 +22,14 @@ __attribute__((visibility("default"))) int emu_waits;
 struct emu_event {
     uint64_t recorded = 0, done = 0; /* tickets */
     bool alive = true;
+    int64_t time = 0; /* of its stream */
 };
 
 namespace {
 
 struct work {
     std::function<void()> run;
+    int time = 1;
     emu_event *wait = nullptr; /* with a ticket: not before the event has done it */
     uint64_t ticket = 0;
 };
@@ -41,6 +43,7 @@ struct block {
 
 struct emu_stream {
     std::deque<work> queue;
+    int64_t clock = 0; /* time its work has taken */
 };
 struct emu_graph {
     std::vector<work> nodes;
@@ -128,12 +131,14 @@ bool step() {
     s->queue.pop_front();
     if (w.run && sticky == cudaSuccess)
         w.run();
+    s->clock += w.run ? w.time : 0;
     return true;
 }
 
-void add(emu_stream *s, std::function<void()> f) {
+void add(emu_stream *s, std::function<void()> f, int time = 1) {
     work w;
     w.run = std::move(f);
+    w.time = time;
     if (s == capturing)
         captured->nodes.push_back(std::move(w));
     else
@@ -298,9 +303,9 @@ void emu::given(cudaStream_t s, void *p, size_t bytes) {
     });
 }
 
-bool emu::add_work(cudaStream_t s, std::function<void()> f) {
+bool emu::add_work(cudaStream_t s, std::function<void()> f, int time) {
     if (known(s))
-        add(s, std::move(f));
+        add(s, std::move(f), time);
     return known(s);
 }
 
@@ -481,7 +486,13 @@ cudaError_t cudaEventRecord(cudaEvent_t e, cudaStream_t s) {
         return last;
     uint64_t ticket = ++tickets;
     e->recorded = ticket;
-    add(s, [=] { e->done = ticket; });
+    add(
+        s,
+        [=] {
+            e->done = ticket;
+            e->time = s->clock;
+        },
+        0);
     return cudaSuccess;
 }
 
@@ -509,7 +520,7 @@ cudaError_t cudaEventQuery(cudaEvent_t e) {
 cudaError_t cudaEventElapsedTime(float *ms, cudaEvent_t a, cudaEvent_t b) {
     if (!a->recorded || !b->recorded || a->done < a->recorded || b->done < b->recorded)
         return failed(cudaErrorNotReady, "time between events that are not done");
-    *ms = 0.01f;
+    *ms = 0.01f * (float)(b->time - a->time);
     return cudaSuccess;
 }
 
