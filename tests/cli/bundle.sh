@@ -51,6 +51,14 @@ m.experiment "bundle":run { kind = "finetune", config = m.config { finetune = {
 END
 inside "$mimic" --db /tmp/x.db run /work/x.lua >"$root/out" 2>&1 || { cat "$root/out"; exit 1; }
 inside "$mimic" --db /tmp/x.db query "SELECT state FROM run_list" | grep -q done
+# Without a device gpu-tests says so for each of its tests, and goes well.
+CUDA_VISIBLE_DEVICES='' "$root/work/somewhere else/gpu-tests" >"$root/out" 2>&1 || { cat "$root/out"; exit 1; }
+tests=$(find "$root/work/somewhere else/tests" -maxdepth 1 -name 'test_*' | wc -l)
+if [ "$tests" -lt 6 ] || [ "$(grep -c '^skipped: cuda: ' "$root/out")" != "$tests" ]; then
+    cat "$root/out"
+    echo "gpu-tests: $tests tests, not all of which were skipped with a word"
+    exit 1
+fi
 # Nothing in it was taken from outside of the C library.
 if inside /lib64/ld-linux-x86-64.so.2 --list "$mimic" | grep -v 'linux-vdso\|/work/somewhere else/\|/lib/x86_64\|ld-linux'; then
     echo "the runner needs a library that is neither in the bundle nor the C library's"

@@ -2,6 +2,7 @@
 local cjson = require "cjson"
 local lfs = require "lfs"
 local lu = require "luaunit"
+local m = require "mimic"
 
 local shell = {}
 
@@ -61,6 +62,18 @@ function shell.commands(folder)
         return cjson.decode((ok(words)))
     end
     return run, ok, json
+end
+
+---With MIMIC_GPU_TEST set, a suite for the CUDA device runs on a real one; where there is none it ends here, as
+---skipped.
+function shell.wants_gpu()
+    if not os.getenv("MIMIC_GPU_TEST") then return end
+    local ok, why = pcall(m.device, "cuda")
+    if not ok then
+        print("skipped: " .. tostring(why):gsub("^[^\n]-:%d+: ", ""))
+        os.exit(77)
+    end
+    m.device("cpu")
 end
 
 function shell.remove(dir)

@@ -1,4 +1,4 @@
--- Recorded steps (m.graph, mimic.replay) on the emulated device: replays give the bits of the step itself, with
+-- Recorded steps (m.graph, mimic.replay) on the CUDA device: replays give the bits of the step itself, with
 -- random numbers, faults and data of their own step; what cannot be recorded or does not repeat is found out.
 local m = require "mimic"
 local lu = require "luaunit"
@@ -8,6 +8,8 @@ local replay = require "mimic.replay"
 
 package.path = os.getenv("MIMIC_SOURCE") .. "/tests/cli/?.lua;" .. package.path
 local shell = require "shell"
+
+shell.wants_gpu()
 
 local TestReplay = {}
 local said, complain

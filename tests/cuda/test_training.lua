@@ -2,21 +2,12 @@
 -- mixing, MSCL, evaluation, checkpoints), through `mimic run --device cuda`. Curves, results and weights agree, a
 -- second run gives equal bytes, wherever its pictures are made; nothing is left on the device (the emulator counts
 -- at the end).
-local m = require "mimic"
 local lu = require "luaunit"
 
 package.path = os.getenv("MIMIC_SOURCE") .. "/tests/cli/?.lua;" .. package.path
 local shell = require "shell"
 
-local gpu = os.getenv("MIMIC_GPU_TEST")
-if gpu then
-    local ok, why = pcall(m.device, "cuda")
-    if not ok then
-        print("skipped: " .. why)
-        os.exit(77)
-    end
-    m.device("cpu")
-end
+shell.wants_gpu()
 
 local script = [[
 local m = require "mimic"
