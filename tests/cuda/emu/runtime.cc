@@ -14,9 +14,10 @@
 
 enum { GUARD = 256, GUARD_BYTE = 0xfd };
 
-/* How often the host waited for the device: for tests. */
+/* For tests: how often the host waited for the device, how often the device had nothing left to do
+ * when it went on, and how often memory was allocated. */
 extern "C" {
-__attribute__((visibility("default"))) int emu_waits;
+__attribute__((visibility("default"))) int emu_waits, emu_idle, emu_allocations;
 }
 
 struct emu_event {
@@ -179,9 +180,18 @@ bool on_device(const void *p, size_t n) {
     return b && !b->host;
 }
 
+/* The host has waited. */
+cudaError_t waited() {
+    emu_waits++;
+    emu_idle += std::all_of(streams.begin(), streams.end(),
+                            [](const emu_stream *s) { return s->queue.empty(); });
+    return sticky;
+}
+
 cudaError_t allocate(void **p, size_t bytes, bool host) {
     if (forbidden("memory is allocated"))
         return last;
+    emu_allocations++;
     char *raw = NULL;
     if (host || bytes <= memory_left())
         raw = (char *)aligned_alloc(256, (bytes + 2 * GUARD + 255) / 256 * 256);
@@ -443,11 +453,10 @@ cudaError_t cudaStreamSynchronize(cudaStream_t s) {
         return failed(cudaErrorInvalidResourceHandle, "waiting for a stream that is none");
     if (forbidden("a stream is waited for"))
         return last;
-    emu_waits++;
     while (!s->queue.empty())
         if (!step())
             return broken("a stream waits for an event for ever");
-    return sticky;
+    return waited();
 }
 
 cudaError_t cudaStreamWaitEvent(cudaStream_t s, cudaEvent_t e, unsigned) {
@@ -501,11 +510,10 @@ cudaError_t cudaEventSynchronize(cudaEvent_t e) {
         return failed(cudaErrorInvalidResourceHandle, "waiting for an event that is none");
     if (forbidden("an event is waited for"))
         return last;
-    emu_waits++;
     while (e->done < e->recorded)
         if (!step())
             return broken("an event is waited for for ever");
-    return sticky;
+    return waited();
 }
 
 cudaError_t cudaEventQuery(cudaEvent_t e) {
