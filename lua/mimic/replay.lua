@@ -1,8 +1,11 @@
 -- graph = true: a training step is recorded once and then done again by one call, which keeps a GPU busy where
--- single launches would not. Rules: a replay is believed only after it gave the bits of the step itself; whatever
--- cannot be recorded, or does not repeat, costs a message and the run goes on without.
+-- single launches would not. Rules: a replay is believed only after it gave the bits of the step itself; when a value
+-- changes that the step took from its script (mimic.watch says which are seen) it is recorded anew, and other
+-- staleness shows at the latest when an epoch's first step is compared; whatever cannot be recorded, or does not
+-- repeat, costs a message and the run goes on without.
 local m = require "mimic"
 local progress = require "mimic.progress"
+local watch = require "mimic.watch"
 local weights = require "mimic.weights"
 
 local replay = {}
@@ -10,6 +13,8 @@ local replay = {}
 local warm <const> = 2       -- steps in the arena before the recording: memory is there, choices are made
 local tries <const> = 3      -- recordings that may fail for want of memory
 local trusted <const> = 100  -- replays after which an epoch's first step is compared again
+local worth <const> = 10     -- replays that a recording should be good for; one that is not counts as hasty
+local hasty <const> = 2      -- of them one after another, and it is given up
 
 ---@class replay.Replay
 ---@field state "warm"|"record"|"check"|"replay"|"off"
@@ -23,7 +28,8 @@ function replay.new(spec)
     if m.device() == "cpu" then return nil end
     local ok, core = pcall(m.graph)
     if not ok then return nil end
-    return setmetatable({ spec = spec, core = core, state = "warm", seen = 0, failed = 0, used = 0 }, Replay)
+    return setmetatable({ spec = spec, core = core, state = "warm", seen = 0, failed = 0, used = 0,
+        replays = 0, hasty = 0 }, Replay)
 end
 
 -- Batches and parts hold no other objects.
@@ -97,8 +103,9 @@ end
 function Replay:record(batch, at, scope)
     m.set_step(at.step)
     local inner <close> = m.scope() -- luacheck: ignore
+    self.watch, self.replays = watch.new(), 0
     local ok, loss, parts = pcall(within, self.core, true, function()
-        local loss, parts = plain(self.spec, batch, at)
+        local loss, parts = plain(self.spec, self.watch:lend("batch", batch), self.watch:lend("at", at))
         scope:keep(loss)
         for _, part in pairs(parts or {}) do
             if is_tensor(part) then scope:keep(part) end
@@ -162,6 +169,16 @@ function Replay:same(batch, at)
     return differs, loss, parts
 end
 
+-- The recording is stale: the next steps are done as ever, then there is a new one.
+function Replay:renew(what)
+    self.hasty = self.replays < worth and self.hasty + 1 or 0
+    if self.hasty >= hasty then
+        self:off("'%s', which the step uses, changes too often for a recording", what)
+        return
+    end
+    self.state, self.seen, self.loss, self.parts = "warm", 0, nil, nil
+end
+
 --- One batch, forward and backward; gradients are added up as ever.
 ---@param batch table
 ---@param at train.At
@@ -176,6 +193,11 @@ function Replay:step(batch, at, scope)
         self.key, self.seen, self.inputs = key, 0, nil
     end
     self:settle(batch, scope)
+    if self.state ~= "warm" then
+        local what = self.watch:changed(batch, at)
+        if what then self:renew(what) end
+        if self.state == "off" then return plain(self.spec, batch, at) end
+    end
     if self.state == "warm" then
         self.seen = self.seen + 1
         if self.seen > warm then self:record(batch, at, scope) end
@@ -195,13 +217,14 @@ function Replay:step(batch, at, scope)
                 self:off("a replay of the recorded step does not give its bits (%s differs)", differs)
             else
                 self.state, self.used = "replay", 0
+                self.watch:take(self.spec)
             end
             return loss, parts
         end
     end
     m.set_step(at.step)
     self.core:replay()
-    self.used = self.used + 1
+    self.used, self.replays = self.used + 1, self.replays + 1
     return self.loss, self.parts
 end
 

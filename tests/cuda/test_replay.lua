@@ -50,8 +50,12 @@ local function batch_of(step, n)
     return { x = x, labels = m.tensor(labels, "i32") }
 end
 
--- Losses, gradients and weights of `steps` updates as text, with or without recording; sizes[step] = batch.
-local function train(steps, recorded, more, sizes)
+-- Where Lua keeps what the recorder cannot see.
+local hidden = setmetatable({ step = 0 }, { __metatable = "an object" })
+
+-- Losses, gradients and weights of `steps` updates as text, with or without recording; sizes[step] = batch;
+-- change(step, net, spec, batch, at) is called before each.
+local function train(steps, recorded, more, sizes, change)
     local net = model()
     net:train()
     local spec = spec_of(net, more)
@@ -62,6 +66,8 @@ local function train(steps, recorded, more, sizes)
         local at = { step = step, pending = 0, position = step % 4, epoch = step // 4 }
         local batch = batch_of(step, sizes and sizes[step])
         m.set_step(step)
+        hidden.step = step
+        if change then change(step, net, spec, batch, at) end
         local loss
         if recorder then loss = recorder:step(batch, at, scope) else
             loss = spec.step(batch, at)
@@ -72,7 +78,7 @@ local function train(steps, recorded, more, sizes)
         states[#states + 1] = recorder and recorder.state
         spec.optimizer:step(0.01 * (step + 1))
     end
-    out[#out + 1] = m.sha256(net.weight:tobytes())
+    out[#out + 1] = m.sha256(net.weight:tobytes()) .. m.sha256(net.bias:tobytes())
     return out, states
 end
 
@@ -124,7 +130,8 @@ end
 function TestReplay:test_planted()
     local waits = function(loss) return loss * (1 + 0 * loss:item()) end
     local numbers = function(loss, _, at) return loss * (1 + at.step) end
-    local tables = function(loss, _, at) return loss * m.tensor { 1 + at.step }:sum_to {} end
+    local unseen = function(loss) return loss * (1 + hidden.step) end
+    local tables = function(loss) return loss * m.tensor { 1 + hidden.step }:sum_to {} end
     local seen = 0
     local grows = function(loss)
         seen = seen + 1
@@ -132,7 +139,8 @@ function TestReplay:test_planted()
     end
     for _, planted in ipairs {
         { waits, "the step cannot be recorded: .*the host reads a value while a step is recorded" },
-        { numbers, "a replay of the recorded step does not give its bits %(.* differs%)" },
+        { numbers, "'at.step', which the step uses, changes too often for a recording" },
+        { unseen, "a replay of the recorded step does not give its bits %(.* differs%)" },
         { tables, "a replay of the recorded step does not give its bits %(.* differs%)" },
         { grows, "the step cannot be recorded: .*more than the steps before the recording took" },
     } do
@@ -144,6 +152,76 @@ function TestReplay:test_planted()
         seen = 0
         lu.assertEquals(got, (train(9, false, planted[1])))
     end
+end
+
+-- What a script changes between two replays holds from that step on: the step is recorded anew.
+function TestReplay:test_changes_hold_at_once()
+    local tau, list = 2, { deep = { tau = 2 } }
+    local function helper(loss) return loss * tau end
+    local function double(loss) return loss * 2 end
+    local function once(f) -- at step 12: there are replays
+        return function(step, ...) if step == 12 then f(...) end end
+    end
+    for name, case in pairs {
+        ["an upvalue"] = { function(loss) return loss * tau end, once(function() tau = 3 end) },
+        ["an upvalue of a function"] = { function(loss) return helper(loss) end, once(function() tau = 3 end) },
+        ["a field"] = { function(loss) return loss * list.deep.tau end, once(function() list.deep.tau = 3 end) },
+        ["another table"] = { function(loss) return loss * list.deep.tau end,
+            once(function() list = { deep = { tau = 3 } } end) },
+        ["a global"] = { function(loss) return loss * rawget(_G, "TAU") end,
+            once(function() rawset(_G, "TAU", 3) end) },
+        ["a field of the model"] = { double, function(step, net) net.rate = step < 12 and 2 or 3 end },
+        ["requires_grad"] = { double, once(function(net) net.bias:requires_grad_(false) end) },
+        ["training"] = { double, once(function(net) net:eval() end) },
+        ["a frozen flag"] = { function(loss) return loss * (list.frozen and 1 or 2) end,
+            once(function() list.frozen = true end) },
+        ["another step"] = { double, once(function(_, spec)
+            local step = spec.step
+            spec.step = function(batch, at)
+                local loss = step(batch, at)
+                return loss * 3
+            end
+        end) },
+        ["the seed"] = { double, once(function() m.seed(4) end) },
+        ["a number in the batch"] = { function(loss, batch) return loss * batch.more.tau end,
+            function(step, _, _, batch) batch.more = { tau = step < 12 and 2 or 3 } end },
+        ["a number that comes"] = { function(loss, batch) return loss * (batch.tau or 2) end,
+            function(step, _, _, batch) batch.tau = step >= 12 and 3 or nil end },
+        ["the epoch"] = { function(loss, _, at) return loss * (at.late and 3 or 2) end,
+            function(step, _, _, _, at) at.late = step >= 12 end },
+    } do
+        local function run(recorded)
+            tau, list = 2, { deep = { tau = 2 }, frozen = false }
+            rawset(_G, "TAU", 2)
+            m.seed(3)
+            return train(20, recorded, case[1], nil, case[2])
+        end
+        local got, states = run(true)
+        lu.assertEquals(said, {}, name)
+        lu.assertEquals(got, (run(false)), name)
+        lu.assertEquals({ states[12], states[13], states[14], states[15], states[16] },
+            { "replay", "warm", "warm", "check", "replay" }, name)
+        lu.assertEquals(states[20], "replay")
+    end
+    lu.assertEquals(said, {})
+end
+
+-- Several times is too often only where recordings are good for nothing.
+function TestReplay:test_changes_too_often()
+    local tau = 1
+    local function step(loss) return loss * tau end
+    local function run(recorded, every)
+        tau = 1
+        return train(60, recorded, step, nil, function(n) tau = 1 + n // every end)
+    end
+    local got, states = run(true, 15)
+    lu.assertEquals(got, (run(false, 15)))
+    lu.assertEquals(states[60], "replay")
+    lu.assertEquals(said, {})
+    got, states = run(true, 6)
+    lu.assertEquals(got, (run(false, 6)))
+    lu.assertEquals(states[60], "off")
+    lu.assertStrMatches(said[1], "graph: 'tau', which the step uses, changes too often for a recording; .*")
 end
 
 function TestReplay:test_faults_of_a_replay_name_the_operator()

@@ -9,12 +9,18 @@ local shell = require "shell"
 local script = [[
 local m = require "mimic"
 local counts = package.loadlib(os.getenv "EMU_COUNTS", "luaopen_emu_counts")()
+local replay = require "mimic.replay"
 local exp = m.experiment "steady"
+local new, recorder = replay.new, { state = "none" }
+replay.new = function(spec)
+    recorder = new(spec)
+    return recorder
+end
 local set_step, last = m.set_step, nil
 m.set_step = function(step) -- at the begin of every step
     if step ~= last and m.device() == "cuda" then
         local c = counts()
-        print(("%d %d %d %d"):format(step, c.waits, c.idle, c.allocations))
+        print(("%d %d %d %d %s"):format(step, c.waits, c.idle, c.allocations, recorder.state))
     end
     last = step
     set_step(step)
@@ -53,12 +59,13 @@ local function added(method, graph, place, planted)
     lu.assertEquals(code, 0, err)
     lu.assertNotStrContains(err, "graph:")
     local before, list = nil, {}
-    for step, waits, idle, allocations in out:gmatch "(%d+) (%d+) (%d+) (%d+)\n" do
+    for step, waits, idle, allocations, state in out:gmatch "(%d+) (%d+) (%d+) (%d+) (%a+)\n" do
         local now = { tonumber(step), tonumber(waits), tonumber(idle), tonumber(allocations) }
         if now[1] > 9 and now[1] < 16 then
             lu.assertEquals(now[1], before[1] + 1)
             list[#list + 1] = { waits = now[2] - before[2], idle = now[3] - before[3],
                 allocations = now[4] - before[4] }
+            lu.assertEquals(state, graph and "replay" or "none")
         end
         before = now
     end
