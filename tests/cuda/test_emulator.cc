@@ -220,10 +220,14 @@ static void streams_and_events(void **) {
 }
 
 static void wrong_calls(void **) {
-    LAUNCH(fill, dim3(1, 70000), 32, 0, stream, y, N, 0.0f);
-    assert_int_equal(cudaGetLastError(), cudaErrorInvalidConfiguration);
-    LAUNCH(fill, 1, 2048, 0, stream, y, N, 0.0f);
-    assert_int_equal(cudaGetLastError(), cudaErrorInvalidConfiguration);
+    static const struct {
+        dim3 grid, block;
+    } shapes[] = {{0, 32}, {{1, 0}, 32}, {0x80000000u, 32}, {{1, 65536}, 32}, {{1, 1, 65536}, 32},
+                  {1, 0},  {1, 1025},    {1, {32, 33}},     {1, {1, 1, 65}}};
+    for (const auto &s : shapes) {
+        LAUNCH(fill, s.grid, s.block, 0, stream, y, N, 0.0f);
+        assert_int_equal(cudaGetLastError(), cudaErrorInvalidConfiguration);
+    }
     LAUNCH(fill, 1, 32, 64 * 1024, stream, y, N, 0.0f);
     assert_int_equal(cudaGetLastError(), cudaErrorInvalidConfiguration);
     assert_int_equal(cudaFuncSetAttribute(fill, cudaFuncAttributeMaxDynamicSharedMemorySize, 65536),
@@ -238,6 +242,14 @@ static void wrong_calls(void **) {
     cudaGetLastError();
 }
 
+/* Declared and dynamic shared memory, each of which would be allowed. */
+__global__ void much_shared(float *out) {
+    SHARED(float, declared, 8 * 1024 + 4);
+    DYNAMIC_SHARED(float, dynamic);
+    declared[threadIdx.x] = dynamic[threadIdx.x] = 1.0f;
+    out[threadIdx.x] = declared[threadIdx.x];
+}
+
 /* Last: what breaks a device stays broken. */
 static void broken_for_good(void **) {
     if (const char *which = getenv("EMULATOR_FAULT")) { /* in the child */
@@ -247,6 +259,8 @@ static void broken_for_good(void **) {
             cudaMalloc((void **)&block, 64);
         else if (*which == 'd')
             LAUNCH(some_wait<false>, 1, N, 0, stream, y);
+        else if (*which == 's')
+            LAUNCH(much_shared, 1, 32, 16 * 1024, stream, y);
         else if (*which == 'p')
             LAUNCH(two_places, 1, N, 0, stream, y);
         else
@@ -262,15 +276,17 @@ static void broken_for_good(void **) {
     static const struct {
         const char *which, *says;
         int code;
-    } faults[] = {{"l", "not freed at the end: 3 blocks, 1 streams, 0 events, 0 graphs", 99},
-                  {"d", "kernel 'some_wait<false>': divergent barrier", 7},
-                  {"p", "kernel 'two_places': divergent barrier", 7},
-                  {"beyond", "a kernel wrote beyond a block of 64 bytes", 7}};
+    } faults[] = {
+        {"l", "not freed at the end: 3 blocks, 1 streams, 0 events, 0 graphs", 99},
+        {"d", "kernel 'some_wait<false>': divergent barrier", 7},
+        {"s", "kernel 'much_shared' has 49168 bytes of shared memory, 49152 allowed", 134},
+        {"p", "kernel 'two_places': divergent barrier", 7},
+        {"beyond", "a kernel wrote beyond a block of 64 bytes", 7}};
     LAUNCH(some_wait<true>, 1, N, 0, stream, y);
     assert_int_equal(cudaStreamSynchronize(stream), cudaSuccess);
     for (auto &f : faults) {
         char text[512] = "", command[256];
-        snprintf(command, sizeof command, "EMULATOR_FAULT=%s /proc/%d/exe 2>&1", f.which,
+        snprintf(command, sizeof command, "EMULATOR_FAULT=%s /proc/%d/exe 2>&1; exit $?", f.which,
                  (int)getpid());
         FILE *p = popen(command, "r");
         assert_non_null(p);

@@ -1,6 +1,8 @@
 /* Every case of the operator table on the CUDA device (the emulated one, unless MIMIC_CUDA names
  * another) against the CPU: forward and backward, in the case's dtypes and in bf16, dense and
  * strided inputs; two runs give equal bits. Every operator has a kernel. */
+#include <dlfcn.h>
+
 #include "cuda_util.h"
 
 /* Cases beside the records': sizes that take another way through a kernel. Rows: up to 1024 and
@@ -260,6 +262,41 @@ static void test_sizes(void **state) {
         }
 }
 
+/* Sizes of any kind never go along y and z of a grid, which end early. */
+static void test_narrow_grids(void **state) {
+    static const struct {
+        const char *op, *cases;
+    } long_rows[] = {
+        {"argsort", "x[2,9000]=uniform"},
+        {"drop_path", "x[3,16384] p=0.3; x[3,5001] p=0.3"},
+        {"mix", "x[2,2,80,64] lam[2]=uniform box[2,4]:i32=index(64) partner[2]:i32=perm"},
+        {"scatter_rows", "y[2,7,516] index[2,7]:i32=index(9) rows=9; y[2,7,517] "
+                         "index[2,7]:i32=index(9) rows=9"},
+    };
+    (void)state;
+    void *lib = dlopen(getenv("MIMIC_CUDA"), RTLD_NOW | RTLD_NOLOAD);
+    assert_non_null(lib);
+    unsigned *limit = dlsym(lib, "emu_grid_limit");
+    if (!limit) /* a real device has its own */
+        skip();
+    unsigned usual = *limit;
+    for (size_t i = 0; i < sizeof long_rows / sizeof *long_rows; i++) {
+        op_case cases[MAX_CASES];
+        int n = read_cases(mimic_op_find(long_rows[i].op), long_rows[i].cases, cases);
+        for (int k = 0; k < n; k++) {
+            *limit = 4;
+            run_result got, want;
+            must(run_case(gpu, &cases[k], NULL, 0, &got), gpu, &cases[k]);
+            *limit = usual;
+            must(run_case(cpu, &cases[k], NULL, 0, &want), cpu, &cases[k]);
+            compare(&cases[k], ", narrow", &got, &want);
+            free_result(&want);
+            free_result(&got);
+        }
+    }
+    *limit = usual;
+}
+
 /* A head that no block can hold is refused with the widest that it can. */
 static void test_wide_heads(void **state) {
     (void)state;
@@ -387,6 +424,7 @@ int main(void) {
                                        cmocka_unit_test(test_cases),
                                        cmocka_unit_test(test_larger),
                                        cmocka_unit_test(test_sizes),
+                                       cmocka_unit_test(test_narrow_grids),
                                        cmocka_unit_test(test_wide_heads)};
     return cmocka_run_group_tests(tests, open_group, close_group);
 }

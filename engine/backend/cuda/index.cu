@@ -69,11 +69,14 @@ KERNEL(gather_rows) {
 }
 
 /* x[batch,n,inner]: the sums of those y[batch,m,inner] whose index is n, in the order of m. A warp
- * has P elements a lane of one row of x and looks through the batch's indices, 32 at once. */
+ * has P elements a lane of one row of x and looks through the batch's indices, 32 at once; `blocks`
+ * warps share a row. */
 template <class T, int P>
-__global__ void scatter_sums(const T *y, const int32_t *index, T *x, rows_shape s) {
-    int64_t r = (int64_t)blockIdx.x * blockDim.y + threadIdx.y, b = r / s.n, row = r % s.n;
-    int64_t i = ((int64_t)blockIdx.y * 32 + threadIdx.x) * P;
+__global__ void scatter_sums(const T *y, const int32_t *index, T *x, rows_shape s,
+                             unsigned blocks) {
+    int64_t r = (int64_t)(blockIdx.x / blocks) * blockDim.y + threadIdx.y;
+    int64_t b = r / s.n, row = r % s.n;
+    int64_t i = ((int64_t)(blockIdx.x % blocks) * 32 + threadIdx.x) * P;
     float sum[P] = {0.0f}, v[P];
     if (r >= s.batch * s.n)
         return;
@@ -99,13 +102,10 @@ template <class T> static void run_scatter(mimic_call *c, const rows_shape &s) {
     const int32_t *index = (const int32_t *)mimic_data(c->in[1]);
     T *x = (T *)mimic_data(c->out[0]);
     cudaStream_t stream = state_of(c->ctx)->stream;
-    unsigned rows = blocks_of(s.batch * s.n, 4);
-    if (wide(y, x) && s.inner % P == 0)
-        LAUNCH((scatter_sums<T, P>), dim3(rows, blocks_of(s.inner, 32 * P)), dim3(32, 4), 0, stream,
-               y, index, x, s);
-    else
-        LAUNCH((scatter_sums<T, 1>), dim3(rows, blocks_of(s.inner, 32)), dim3(32, 4), 0, stream, y,
-               index, x, s);
+    bool packs = wide(y, x) && s.inner % P == 0;
+    unsigned rows = blocks_of(s.batch * s.n, 4), blocks = blocks_of(s.inner, packs ? 32 * P : 32);
+    LAUNCH((packs ? scatter_sums<T, P> : scatter_sums<T, 1>), rows * blocks, dim3(32, 4), 0, stream,
+           y, index, x, s, blocks);
 }
 
 KERNEL(scatter_rows) {

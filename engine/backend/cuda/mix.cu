@@ -1,4 +1,4 @@
-/* mix: Mixup or CutMix of each image with its partner. blockIdx.x: a plane of pixels. */
+/* mix: Mixup or CutMix of each image with its partner. A plane of pixels has `blocks` blocks. */
 #include "backend/cuda/rows.h"
 
 enum { THREADS = 256 };
@@ -12,9 +12,11 @@ struct mix_inputs {
 /* y[B,C,h,w] of x, P pixels a thread */
 template <class T, int P>
 __global__ void mix_planes(const T *x, T *y, mix_inputs in, int64_t batch, int64_t channels,
-                           int64_t h, int64_t w, fault bad_partner, fault bad_box) {
-    int64_t b = blockIdx.x / channels, ch = blockIdx.x % channels;
-    int64_t i = ((int64_t)blockIdx.y * THREADS + threadIdx.x) * P, partner = in.partner[b];
+                           int64_t h, int64_t w, unsigned blocks, fault bad_partner,
+                           fault bad_box) {
+    int64_t plane = blockIdx.x / blocks, b = plane / channels, ch = plane % channels;
+    int64_t i = ((int64_t)(blockIdx.x % blocks) * THREADS + threadIdx.x) * P;
+    int64_t partner = in.partner[b];
     const int32_t *box = in.box + b * 4;
     bool cut = box[0] < box[1];
     if (partner < 0 || partner >= batch) {
@@ -37,7 +39,7 @@ __global__ void mix_planes(const T *x, T *y, mix_inputs in, int64_t batch, int64
         else if (row >= box[0] && row < box[1] && col >= box[2] && col < box[3])
             v[k] = o[k];
     }
-    store<P>(y + (int64_t)blockIdx.x * h * w + i, v);
+    store<P>(y + plane * h * w + i, v);
 }
 
 template <class T> static void run_mix(mimic_call *c) {
@@ -51,13 +53,10 @@ template <class T> static void run_mix(mimic_call *c) {
     fault partner = fault_of(c, "partner", batch),
           box = fault_of(c, "box leaves the image", NO_LIMIT);
     cudaStream_t stream = state_of(c->ctx)->stream;
-    unsigned planes = (unsigned)(batch * channels);
-    if (wide(x, y) && h * w % P == 0)
-        LAUNCH((mix_planes<T, P>), dim3(planes, blocks_of(h * w, THREADS * P)), THREADS, 0, stream,
-               x, y, in, batch, channels, h, w, partner, box);
-    else
-        LAUNCH((mix_planes<T, 1>), dim3(planes, blocks_of(h * w, THREADS)), THREADS, 0, stream, x,
-               y, in, batch, channels, h, w, partner, box);
+    bool packs = wide(x, y) && h * w % P == 0;
+    unsigned blocks = blocks_of(h * w, packs ? THREADS * P : THREADS);
+    LAUNCH((packs ? mix_planes<T, P> : mix_planes<T, 1>), (unsigned)(batch * channels) * blocks,
+           THREADS, 0, stream, x, y, in, batch, channels, h, w, blocks, partner, box);
 }
 
 KERNEL(mix) {

@@ -72,10 +72,12 @@ __global__ void drop_elements(const T *x, T *y, int64_t n, bool packs, uint64_t 
     }
 }
 
-/* y[rows,n] = x scale, whole rows 0; P elements a thread, blockIdx.x: a row */
+/* y[rows,n] = x scale, whole rows 0; P elements a thread, `blocks` blocks a row */
 template <class T, int P>
-__global__ void drop_rows(const T *x, T *y, int64_t n, uint64_t threshold, float scale, rng g) {
-    int64_t r = blockIdx.x, i = ((int64_t)blockIdx.y * THREADS + threadIdx.x) * P;
+__global__ void drop_rows(const T *x, T *y, int64_t n, unsigned blocks, uint64_t threshold,
+                          float scale, rng g) {
+    int64_t r = blockIdx.x / blocks;
+    int64_t i = ((int64_t)(blockIdx.x % blocks) * THREADS + threadIdx.x) * P;
     uint32_t word[4];
     float v[P] = {0.0f};
     if (i >= n)
@@ -137,12 +139,10 @@ template <class T> static void run_drop_path(mimic_call *c) {
     cudaStream_t stream = state_of(c->ctx)->stream;
     drop d = drop_of(c);
     rng g = rng_of(c, 1);
-    if (wide(x, y) && n % P == 0)
-        LAUNCH((drop_rows<T, P>), dim3(blocks_of(rows, 1), blocks_of(n, THREADS * P)), THREADS, 0,
-               stream, x, y, n, d.threshold, d.scale, g);
-    else
-        LAUNCH((drop_rows<T, 1>), dim3(blocks_of(rows, 1), blocks_of(n, THREADS)), THREADS, 0,
-               stream, x, y, n, d.threshold, d.scale, g);
+    bool packs = wide(x, y) && n % P == 0;
+    unsigned blocks = blocks_of(n, packs ? THREADS * P : THREADS);
+    LAUNCH((packs ? drop_rows<T, P> : drop_rows<T, 1>), (unsigned)rows * blocks, THREADS, 0, stream,
+           x, y, n, blocks, d.threshold, d.scale, g);
 }
 
 KERNEL(dropout) {

@@ -14,12 +14,14 @@ __device__ __forceinline__ key key_of(int32_t x, int64_t i) {
 }
 
 /* Sorts a tile of x[rows,len], `size` keys (a power of 2, all of them at or below TILE, in dynamic
- * shared memory): a bitonic network. The order goes to y or, if that is NULL, the keys to keys,
- * both [rows,len]. */
+ * shared memory): a bitonic network. A row has `blocks` blocks. The order goes to y or, if that is
+ * NULL, the keys to keys, both [rows,len]. */
 template <class T>
-__global__ void sort_tiles(const T *x, int32_t *y, key *keys, int64_t len, int size) {
+__global__ void sort_tiles(const T *x, int32_t *y, key *keys, int64_t len, int size,
+                           unsigned blocks) {
     DYNAMIC_SHARED(key, tile);
-    int64_t first = (int64_t)blockIdx.y * size, base = (int64_t)blockIdx.x * len + first;
+    int64_t first = (int64_t)(blockIdx.x % blocks) * size;
+    int64_t base = (int64_t)(blockIdx.x / blocks) * len + first;
     int n = len - first < size ? (int)(len - first) : size;
     for (int i = (int)threadIdx.x; i < size; i += THREADS)
         tile[i] = i < n ? key_of(x[base + i], first + i) : ~(key)0;
@@ -44,9 +46,12 @@ __global__ void sort_tiles(const T *x, int32_t *y, key *keys, int64_t len, int s
 }
 
 /* Merges sorted runs of keys[rows,len] two by two: each key goes to its place in its own run plus
- * the number of smaller ones in the other. The order to y or, if NULL, the keys to out. */
-__global__ void merge_runs(const key *keys, key *out, int32_t *y, int64_t len, int64_t run) {
-    int64_t i = (int64_t)blockIdx.y * THREADS + threadIdx.x, base = (int64_t)blockIdx.x * len;
+ * the number of smaller ones in the other. A row has `blocks` blocks. The order to y or, if NULL,
+ * the keys to out. */
+__global__ void merge_runs(const key *keys, key *out, int32_t *y, int64_t len, int64_t run,
+                           unsigned blocks) {
+    int64_t i = (int64_t)(blockIdx.x % blocks) * THREADS + threadIdx.x;
+    int64_t base = (int64_t)(blockIdx.x / blocks) * len;
     if (i >= len)
         return;
     key k = keys[base + i];
@@ -79,7 +84,7 @@ template <class T> static mimic_status run_sort(mimic_call *c) {
         size *= 2;
     if (len <= TILE) {
         LAUNCH(sort_tiles<T>, rows, THREADS, (size_t)size * sizeof(key), s->stream, values, y,
-               nullptr, len, size);
+               nullptr, len, size, 1u);
         return MIMIC_OK;
     }
     size_t bytes = 2 * (size_t)n * sizeof(key);
@@ -88,11 +93,12 @@ template <class T> static mimic_status run_sort(mimic_call *c) {
     if (st)
         return st;
     key *from = (key *)memory, *to = from + n;
-    LAUNCH(sort_tiles<T>, dim3(rows, blocks_of(len, TILE)), THREADS, TILE * sizeof(key), s->stream,
-           values, nullptr, from, len, TILE);
+    unsigned tiles = blocks_of(len, TILE), blocks = blocks_of(len, THREADS);
+    LAUNCH(sort_tiles<T>, rows * tiles, THREADS, TILE * sizeof(key), s->stream, values, nullptr,
+           from, len, TILE, tiles);
     for (int64_t run = TILE; run < len; run *= 2) {
-        LAUNCH(merge_runs, dim3(rows, blocks_of(len, THREADS)), THREADS, 0, s->stream,
-               (const key *)from, to, 2 * run < len ? NULL : y, len, run);
+        LAUNCH(merge_runs, rows * blocks, THREADS, 0, s->stream, (const key *)from, to,
+               2 * run < len ? NULL : y, len, run, blocks);
         key *swap = from;
         from = to;
         to = swap;

@@ -149,6 +149,7 @@ struct kernel {
     dim3 grid, block;
     size_t shared;
     std::function<void()> body;
+    size_t most; /* bytes of shared memory, dynamic and declared; set by enqueue */
 };
 void enqueue(cudaStream_t s, kernel k);
 /* A part of a device block is used for `wanted` of its bytes: NaN is written into them, a pattern
@@ -187,7 +188,7 @@ void launch(const char *name, dim3 grid, dim3 block, size_t shared, cudaStream_t
             void (*function)(P...), A... args) {
     std::tuple<P...> bound(static_cast<P>(args)...);
     enqueue(s, kernel{name, (const void *)function, grid, block, shared,
-                      [=] { std::apply(function, bound); }});
+                      [=] { std::apply(function, bound); }, 0});
 }
 
 } // namespace emu

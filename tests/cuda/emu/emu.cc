@@ -83,8 +83,8 @@ static std::vector<char *> stacks;
 static void *scheduler;
 static int current, threads;
 static const kernel *running;
-static unsigned char *shared_memory; /* dynamic first, then declarations */
-static size_t shared_used;
+static unsigned char *shared_memory;     /* dynamic first, then declarations */
+static size_t shared_used, shared_asked; /* with and without gaps */
 static std::vector<site_memory> sites;
 static char complaint[256];
 
@@ -228,7 +228,7 @@ static bool run_block(dim3 at, const char **why) {
     static int order[MAX_THREADS];
     blockIdx = at;
     sites.clear();
-    shared_used = (running->shared + 15) & ~(size_t)15;
+    shared_used = shared_asked = (running->shared + 15) & ~(size_t)15;
     ASAN_UNPOISON_MEMORY_REGION(shared_memory, shared_used);
     memset(shared_memory, 0xff, shared_used);
     ASAN_POISON_MEMORY_REGION(shared_memory + running->shared,
@@ -329,9 +329,10 @@ void *shared(const void *site, size_t bytes) {
         if (m.site == site)
             return shared_memory + m.at;
     size_t at = (shared_used + 15) & ~(size_t)15;
-    if (at + bytes > SHARED_LIMIT) {
-        fprintf(stderr, "emulator: kernel '%s' declares more shared memory than there is\n",
-                running->name);
+    shared_asked += (bytes + 15) & ~(size_t)15;
+    if (shared_asked > running->most) {
+        fprintf(stderr, "emulator: kernel '%s' has %zu bytes of shared memory, %zu allowed\n",
+                running->name, shared_asked, running->most);
         abort();
     }
     ASAN_UNPOISON_MEMORY_REGION(shared_memory + at, bytes);

@@ -14,10 +14,11 @@
 
 enum { GUARD = 256, GUARD_BYTE = 0xfd };
 
-/* For tests: how often the host waited for the device, how often the device had nothing left to do
- * when it went on, and how often memory was allocated. */
+/* For tests: the most blocks along a grid's y and z; how often the host waited for the device, how
+ * often the device had nothing left to do when it went on, and how often memory was allocated. */
 extern "C" {
 __attribute__((visibility("default"))) int emu_waits, emu_idle, emu_allocations;
+__attribute__((visibility("default"))) unsigned emu_grid_limit = 65535;
 }
 
 struct emu_event {
@@ -260,12 +261,15 @@ cudaError_t copy(emu_stream *s, const void *dst, const void *src, size_t n, cuda
 
 void emu::enqueue(cudaStream_t s, kernel k) {
     uint64_t n = (uint64_t)k.block.x * k.block.y * k.block.z;
-    size_t allowed = shared_allowed.count(k.function) ? shared_allowed[k.function] : 48 * 1024;
+    bool more = shared_allowed.count(k.function) > 0;
+    size_t allowed = more ? shared_allowed[k.function] : 48 * 1024;
+    k.most = more ? 227 * 1024 : 48 * 1024;
     static char why[192];
     if (!known(s)) {
         failed(cudaErrorInvalidResourceHandle, "launch on a stream that is none");
     } else if (n == 0 || n > 1024 || k.grid.x == 0 || k.grid.y == 0 || k.grid.z == 0 ||
-               k.grid.x > 0x7fffffffu || k.grid.y > 65535 || k.grid.z > 65535) {
+               k.block.z > 64 || k.grid.x > 0x7fffffffu || k.grid.y > emu_grid_limit ||
+               k.grid.z > emu_grid_limit) {
         snprintf(why, sizeof why, "kernel '%s': grid [%u,%u,%u] of blocks [%u,%u,%u]", k.name,
                  k.grid.x, k.grid.y, k.grid.z, k.block.x, k.block.y, k.block.z);
         failed(cudaErrorInvalidConfiguration, why);
