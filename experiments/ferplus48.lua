@@ -31,6 +31,10 @@ local base = m.config {
 }
 
 local root = base.data.root
+for _, pack in ipairs { "tiny64_train", "ferplus48_train", "ferplus48_test" } do
+    local path = root .. "/" .. pack .. ".tar"
+    if not m.sys.realpath(path) then error(path .. " is not there: data.root=DIR names the folder of the packs", 0) end
+end
 local pretraining = base.pretrain:with {
     precision = base.dtype, data = { train = root .. "/tiny64_train.tar" },
 }

@@ -30,6 +30,12 @@ function cli.integer(text)
     return math.tointeger(tonumber(text)), "a whole number expected, got '" .. text .. "'"
 end
 
+---The same from 1 on.
+function cli.whole(text)
+    local n = math.tointeger(tonumber(text))
+    return n and n >= 1 and n or nil, "a whole number from 1 on expected, got '" .. text .. "'"
+end
+
 ---Opens the results database that there is; failures end the command with code 3.
 ---@param args table with the global option db
 ---@param write boolean|nil

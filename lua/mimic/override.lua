@@ -153,7 +153,9 @@ end
 -- The leaves that a word has set, by dotted key; an empty list or map is one.
 local function leaves_of(base, o)
     local text = o.text == "seed" and base.seed == nil and "seeds" or o.text
-    if not config.is_map(o.value) or next(o.value) == nil then return { [text] = text == o.text and o.value or { o.value } } end
+    if not config.is_map(o.value) or next(o.value) == nil then
+        return { [text] = text == o.text and o.value or { o.value } }
+    end
     local out = {}
     for _, leaf in ipairs(config.flatten(o.value)) do out[text .. "." .. leaf.key] = leaf.value end
     return out

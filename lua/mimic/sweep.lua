@@ -394,7 +394,7 @@ local function carry_out(d)
     end
 end
 
--- With few trials and many rungs the pruner lets none through: that is said before the first one runs.
+-- With few trials and many rungs the pruner lets none through by itself: that is said before the first one runs.
 local function warn_of_pruner(d)
     local last = d.pruner and (d.pruner.max or math.huge)
     local epochs = d.base and math.tointeger(d.base.epochs)
@@ -403,7 +403,8 @@ local function warn_of_pruner(d)
     local least = asha.least(d.pruner, last)
     if d.trials >= least then return end
     require("mimic.progress").complain("sweep %s: of %d trials the pruner lets none run to its end at epoch %d, which "
-        .. "takes %d; give more trials, or a larger min in m.asha", d.name, d.trials, last, least)
+        .. "takes %d; the best of those that pause goes on at last. Give more trials, or a larger min in m.asha",
+        d.name, d.trials, last, least)
 end
 
 local function declare(define_it, exp, given)

@@ -119,8 +119,13 @@ local function from_paper(db, name, opts)
     return t
 end
 
-local SWEEP = [[SELECT t.config_hash, t.params, t.seed, t.value, t.state FROM trial t
-  WHERE t.sweep = ?1 ORDER BY t.number]]
+-- The trials of a sweep with their values, or with their runs' results on test data by another metric.
+local SWEEP = [[SELECT t.params, t.seed, t.state, CASE WHEN ?2 IS NULL THEN t.value ELSE (SELECT x.value FROM result x
+    WHERE x.run = t.run AND x.metric = ?2 ORDER BY x.split <> 'test', x.dataset LIMIT 1) END AS value
+  FROM trial t WHERE t.sweep = ?1 ORDER BY t.number]]
+
+local METRICS = [[SELECT DISTINCT x.metric AS name FROM trial t JOIN result x ON x.run = t.run WHERE t.sweep = ?
+  ORDER BY 1]]
 
 ---Text of a point: tau=0.1 mscl.weight=0.3.
 ---@param params string JSON
@@ -138,13 +143,28 @@ function tabulate.point(params)
     return #out > 0 and table.concat(out, " ") or "(no parameters)"
 end
 
-local function from_sweep(db, sweep)
+-- Refuses a metric that no run of a sweep has.
+local function check_metric(db, sweep, metric)
+    local names = {}
+    for r in db:each(METRICS, sweep.id) do
+        if r.name == metric then return end
+        names[#names + 1] = r.name
+    end
+    error(("no run of sweep %s has a result '%s'%s; there are %s, and %s, which it searched for"):format(sweep.name,
+        metric, suggest.hint(metric, names), table.concat(names, ", "), sweep.metric), 0)
+end
+
+-- By the metric that was searched for, or by another one.
+local function from_sweep(db, sweep, metric)
     if not sweep then return nil end
-    local t = { name = sweep.name, title = ("Sweep %s: %s (%s is best)"):format(sweep.name, sweep.metric,
-        sweep.goal == "max" and "highest" or "lowest"), note = "", columns = {}, rows = {}, sql = SWEEP,
-        goal = sweep.goal, ranked = true }
-    column_of(t, "value", { title = sweep.metric, metric = sweep.metric })
-    for r in db:each(SWEEP, sweep.id) do
+    local other = metric and metric ~= sweep.metric and metric or nil
+    if other then check_metric(db, sweep, other) end
+    local goal = other and (other:find "loss" and "min" or "max") or sweep.goal
+    local t = { name = sweep.name, title = ("Sweep %s: %s (%s is best)"):format(sweep.name, other or sweep.metric,
+        goal == "max" and "highest" or "lowest"), note = "", columns = {}, rows = {}, sql = SWEEP, goal = goal,
+        ranked = true }
+    column_of(t, "value", { title = other or sweep.metric, metric = other or sweep.metric })
+    for r in db:each(SWEEP, sweep.id, other) do
         local cell = cell_of(row_of(t, tabulate.point(r.params)), "value")
         if r.state == "done" then cell.values[r.seed] = r.value end
         if r.state == "failed" then cell.failed = (cell.failed or 0) + 1 end
@@ -313,7 +333,8 @@ function tabulate.collect(db, name, opts)
     opts = opts or {}
     local o = { metric = opts.metric or "acc" }
     local level = opts.level or 95
-    local t = opts.sweep and from_sweep(db, opts.sweep) or from_paper(db, name, o) or from_sweep(db, find.any(db, name))
+    local t = opts.sweep and from_sweep(db, opts.sweep) or from_paper(db, name, o)
+        or from_sweep(db, find.any(db, name), opts.metric)
         or from_experiment(db, name, o)
     if not t then
         local names = {}

@@ -193,6 +193,25 @@ function TestSweepCommands.test_global_options_before_a_slurm_sweep()
     lu.assertEquals((run "ls"), 3) -- nothing at the usual place
 end
 
+-- What is done stays done: verbs and --slurm say so.
+function TestSweepCommands.test_a_sweep_that_is_done_stays_so()
+    ok "sweep grid.lua -q"
+    for _, verb in ipairs { "pause", "cancel", "resume", "resume --failed", "resume --lost" } do
+        local code, _, err = run("sweep " .. verb:gsub("^%a+", "%0 grid"))
+        lu.assertEquals(code, 2, verb)
+        lu.assertStrContains(err, "is done: there is nothing to " .. verb:match "%a+")
+    end
+    local code, _, err = run "sweep grid.lua --slurm"
+    lu.assertEquals(code, 1)
+    lu.assertStrContains(err, "sweep grid has no trial that waits; `")
+    lu.assertStrContains(ok "sweep ls --csv", ",grid,done,")
+    -- By another metric than the one that was searched for.
+    lu.assertStrContains(ok "table grid --metric acc", "Sweep grid: acc (highest is best)")
+    code, _, err = run "table grid --metric ac"
+    lu.assertEquals(code, 2)
+    lu.assertStrContains(err, "no run of sweep grid has a result 'ac' (did you mean acc?)")
+end
+
 -- Waits until a worker has the given trial.
 local function begun(number)
     for _ = 1, 200 do

@@ -208,6 +208,19 @@ function TestSweep.test_asha_pauses_and_promotes_from_checkpoints()
     end
 end
 
+-- Of two trials the pruner lets none past its first rung: the better one goes on when nothing else is left.
+function TestSweep.test_asha_with_few_trials_still_has_a_best()
+    for goal, x in pairs { max = { best = 0.2, other = 0.9 }, min = { best = 0.8, other = 0.25 } } do
+        local sw = declare { space = { x = { x.other, x.best } }, seeds = { 0, 1 }, goal = goal, name = goal,
+            pruner = m.asha { min = 1, max = 9, eta = 3 } }
+        lu.assertEquals(rows([[SELECT t.seed, t.state, json_extract(t.params, '$.x') AS x FROM trial t
+          JOIN sweep s ON s.id = t.sweep WHERE s.name = ? ORDER BY t.state, t.seed]], goal), {
+            { seed = 0, state = "done", x = x.best }, { seed = 1, state = "done", x = x.best },
+            { seed = 0, state = "pruned", x = x.other } })
+        lu.assertEquals(sw:best().n, 2)
+    end
+end
+
 function TestSweep.test_ablation_rows_are_patches()
     local parent = quietly(function() return m.experiment("test"):run { kind = "toy", name = "pre", config = base } end)
     local ab = quietly(function()

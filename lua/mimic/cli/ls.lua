@@ -4,6 +4,7 @@ local cli = require "mimic.cli"
 local columns = require "mimic.columns"
 local find = require "mimic.sweep.find"
 local format = require "mimic.format"
+local suggest = require "mimic.suggest"
 
 local command = {
     summary = "list runs, their state and main result",
@@ -50,6 +51,14 @@ command.LIST = [[SELECT r.id, r.uid, r.name, r.kind, r.seed, r.state, r.step, r.
     SELECT x.dataset, x.split, x.metric FROM result x WHERE x.run = r.id
     ORDER BY x.metric <> 'acc', x.split <> 'test', x.split <> 'val', x.metric <> 'loss', x.dataset, x.metric LIMIT 1)]]
 
+-- Names that an option may have.
+local known = {
+    experiment = "SELECT name FROM experiment ORDER BY id DESC",
+    tag = "SELECT DISTINCT key AS name FROM tag ORDER BY key",
+    state = [[SELECT value AS name FROM json_each('["queued","running","done","failed","pruned","interrupted","lost",
+      "cancelled"]')]],
+}
+
 -- The statement for the options, the values it binds, and the names that are shown beside the usual columns.
 local function statement(store, args)
     local where, values, shown = { args.deleted and "r.deleted IS NOT NULL" or "r.deleted IS NULL" }, {}, {}
@@ -58,6 +67,17 @@ local function statement(store, args)
         where[#where + 1] = sql:format("?" .. #values)
     end
     local names = columns.new(store.db)
+    for option, sql in pairs(known) do
+        local list, there = {}, {}
+        for r in store.db:each(sql) do
+            list[#list + 1] = r.name
+            there[r.name] = true
+        end
+        if args[option] and not there[args[option]] then
+            error(("--%s %s: there is none%s; %s"):format(option, args[option], suggest.hint(args[option], list),
+                #list == 0 and "no run has one" or "there are " .. table.concat(list, ", ", 1, math.min(#list, 20))), 0)
+        end
+    end
     if args.state then bind("r.state = %s", args.state) end
     if args.experiment then bind("r.experiment = (SELECT id FROM experiment WHERE name = %s)", args.experiment) end
     if args.tag then bind("EXISTS (SELECT 1 FROM tag t WHERE t.run = r.id AND t.key = %s)", args.tag) end

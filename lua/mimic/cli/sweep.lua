@@ -109,6 +109,11 @@ local function change(args, state, say, ...)
     local store = cli.results(args, true)
     local row = named(args, store)
     local n = state == "open" and (args.failed or args.lost) and queue.retry(store, row.id, not args.failed) or 0
+    if row.state == "done" and n == 0 then -- it stays so
+        store:close()
+        cli.fail(cli.USAGE, "sweep %s (%s) is done: there is nothing to %s%s", row.name, row.uid, args.what,
+            state == "open" and not args.failed and " (--failed: the trials that failed)" or "")
+    end
     queue.set_state(store, row.id, state)
     local words = { ... }
     words[#words + 1] = row.uid

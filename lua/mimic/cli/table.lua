@@ -30,8 +30,8 @@ function command.configure(p)
             if v and v > 0 and v < 100 then return v end
             return nil, "--ci takes a percentage between 0 and 100, got '" .. s .. "'"
         end)
-    p:option("--metric"):argname("NAME"):description("metric of results without a published number")
-        :default("acc")
+    p:option("--metric"):argname("NAME"):description("metric of results without a published "
+        .. "number, of an experiment (acc), of a sweep (what it searched for)")
     p:option("--base"):argname("ROW"):description("row that the others are compared with")
     p:mutex(p:flag("--box"):description("draw a box"), p:flag("--latex"):description("LaTeX, booktabs"),
         p:flag("--csv"):description("comma-separated, exact numbers"), p:flag("--html"):description("HTML"),

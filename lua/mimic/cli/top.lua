@@ -24,7 +24,7 @@ function command.configure(p)
             if v and v > 0 then return v end
             return nil, "--interval takes seconds, got '" .. s .. "'"
         end)
-    p:option("--count"):argname("N"):description("number of views"):convert(cli.integer)
+    p:option("--count"):argname("N"):description("number of views"):convert(cli.whole)
 end
 
 command.RUNS = [[SELECT r.id, r.uid, r.name, r.kind, r.seed, r.state, r.step, r.started, r.heartbeat, w.host, w.pid,

@@ -120,8 +120,12 @@ end
 
 function command.run(args)
     if args.shard then
+        local slurm = require "mimic.sweep.slurm"
         if not args.sweep then cli.fail(cli.USAGE, "--shard needs --sweep UID") end
-        return cli.guard(cli.FAILED, require("mimic.sweep.slurm").task, args.db, args.sweep, command.work)
+        if not slurm.is_task() then
+            cli.fail(cli.USAGE, "--shard is for tasks of a Slurm job array (`mimic sweep FILE.lua --slurm` makes one)")
+        end
+        return cli.guard(cli.FAILED, slurm.task, args.db, args.sweep, command.work)
     end
     local store = cli.results(args, true)
     local opts = experiment.options

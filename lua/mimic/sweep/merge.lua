@@ -133,6 +133,7 @@ function merge.shard(store, path)
                 if take then
                     db:exec(UPDATE, r.id, r.own)
                     copy_run(db, r.id, r.own)
+                    store:event(r.own, 6, "merged", "from " .. path)
                 end
             end
             for _, sql in ipairs(trials) do db:exec(sql) end

@@ -240,6 +240,28 @@ function queue.promote(store, d)
     end
 end
 
+---When nothing waits or runs any more and no trial has come to its end, the best paused one goes on. In a transaction.
+---@return boolean whether one does
+function queue.take_best_on(store, d)
+    local c = queue.counts(store, d.id)
+    if c.done + c.running + c.waiting > 0 then return false end
+    local top = store.db:first("SELECT max(rung) AS n FROM trial WHERE sweep = ? AND state = 'pruned'", d.id).n
+    for rung = top or -1, 0, -1 do
+        local list, best = reached(store, d.id, rung), nil
+        for _, t in ipairs(list) do
+            local better = not best or d.goal == "max" and t.value > best.value
+                or d.goal == "min" and t.value < best.value
+            if t.state == "pruned" and t.rung == rung and t.value == t.value and better then best = t end
+        end
+        if best then
+            store.db:exec("UPDATE trial SET state = 'waiting', rung = ? + 1, attempt = 0, error = NULL WHERE id = ?",
+                rung, best.id)
+            return true
+        end
+    end
+    return false
+end
+
 ---Failed trials back into the queue: all, or the lost ones only. Their attempts count anew.
 ---@param lost_only boolean?
 ---@return integer

@@ -7,6 +7,7 @@ local m = require "mimic"
 local command_line = require "mimic.command_line"
 local environment = require "mimic.environment"
 local experiment = require "mimic.experiment"
+local queue = require "mimic.sweep.queue"
 local results = require "mimic.results"
 
 local slurm = {}
@@ -63,12 +64,17 @@ end
 ---@param words string[] for sbatch
 function slurm.submit(d, words)
     local store = experiment.store()
+    local counts = queue.counts(store, d.id)
+    local waiting = counts.waiting
+    if waiting == 0 then
+        if counts.running + counts.cancelled == 0 then queue.set_state(store, d.id, "done") end
+        error(("sweep %s has no trial that waits; `%s` shows them"):format(d.name, command_line.of("sweep", "show",
+            d.uid)), 0)
+    end
     local dir = m.sys.realpath(store.dir)
     local shards = folder_of(dir)
     m.sys.mkdirs(shards)
     snapshot(store, ("%s/%s.base.db"):format(shards, d.uid))
-    local waiting = store.db:first("SELECT count(*) AS n FROM trial WHERE sweep = ? AND state = 'waiting'", d.id).n
-    if waiting == 0 then error(("sweep %s has no trial that waits"):format(d.name), 0) end
     local script = ("%s/%s.sh"):format(shards, d.uid)
     m.sys.write_file_atomic(script, ("#!/bin/sh\n# Sweep %s: a task of a job array, made by mimic sweep --slurm.\n"
         .. "exec %s worker --shard --sweep %s --quiet --db %s\n"):format(d.name:gsub("%c", " "),
@@ -84,6 +90,11 @@ function slurm.submit(d, words)
     if not ok then error(("sbatch refused the job: %s"):format(text:match("^%s*(.-)%s*$")), 0) end
     experiment.say("%s: job %s with %d trials; when it is done: %s %s-*.db", d.name, text:match("%d+"), waiting,
         command_line.of("merge"), command_line.quote(shards .. "/" .. d.uid))
+end
+
+---Whether this process is a task of a job array.
+function slurm.is_task()
+    return os.getenv "SLURM_ARRAY_TASK_COUNT" ~= nil
 end
 
 local function number_of(name)

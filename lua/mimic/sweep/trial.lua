@@ -36,6 +36,20 @@ function trial.value(store, run, metric)
         #known > 0 and table.concat(known, ", ") or "none"), 0)
 end
 
+-- A series of evaluations (val/acc, test/loss) that the first evaluation does not give is refused there, not after the
+-- training: val/acc without data.val, a slip of the pen.
+local function check_metric(metric, values)
+    if values[metric] ~= nil or not (metric:find "^val/[^/]+$" or metric:find "^test/[^/]+$") then return end
+    local known = {}
+    for name in pairs(values) do
+        if name:find "^val/" or name:find "^test/" then known[#known + 1] = name end
+    end
+    if #known == 0 then return end -- nothing was evaluated yet
+    table.sort(known)
+    error(("the run records no metric '%s'%s; it has %s"):format(metric, suggest.hint(metric, known),
+        table.concat(known, ", ")), 0)
+end
+
 -- Judges a trial of the first seed at the rungs that `epoch` has reached; true: pause.
 local function judge(store, d, row, epoch, value)
     if not d.pruner or row.seed ~= d.seeds[1] then return false end
@@ -57,8 +71,9 @@ local function adopt(store, d, row, run, listener)
     if not queue.attach(store, row, run.id) then error(Run.Taken, 0) end
     run.sweep = d.uid
     run.lease = queue.watch(store, row)
-    run.listener = listener or d.pruner and function(epoch, values, final)
-        if final then return false end
+    run.listener = listener or function(epoch, values, final)
+        check_metric(d.metric, values)
+        if final or not d.pruner then return false end
         local pause = judge(store, d, row, epoch, values[d.metric])
         if pause then run.reason = ("paused at epoch %d"):format(epoch) end
         return pause

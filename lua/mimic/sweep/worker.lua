@@ -21,6 +21,7 @@ local function claim(store, d, id)
         end
         if not queue.waiting(store, d.id) then d:advance(store) end
         local row = queue.take(store, d.id, id, shard)
+        if not row and d.pruner and queue.take_best_on(store, d) then row = queue.take(store, d.id, id, shard) end
         if row then return row end
         if shard then return nil, "done" end -- with its own part; the sweep is not
         if queue.counts(store, d.id).running > 0 then return nil, "wait" end
