@@ -13,15 +13,24 @@ function Golden.open(path)
     return self
 end
 
---- A tensor of the file as stored.
+-- A tensor of the file in the host's memory: a GPU takes no f64.
+local function on_host(self, name)
+    local device = m.device()
+    m.device "cpu"
+    local t = self.file:load(name)
+    m.device(device)
+    return t
+end
+
+--- A tensor of the file as stored, on the device unless it is f64.
 function Golden:tensor(name)
-    return self.file:load(name)
+    return self.file:info(name) == "F64" and on_host(self, name) or self.file:load(name)
 end
 
 --- The same as f32 (F64 in the file is narrowed).
 function Golden:f32(name)
-    local t = self.file:load(name)
-    return t.dtype == "f32" and t or t:cast{ dtype = "f32" }
+    local t = on_host(self, name)
+    return (t.dtype == "f32" and t or t:cast{ dtype = "f32" }):to(m.device())
 end
 
 local function flatten(value, out)
@@ -41,7 +50,7 @@ end
 
 --- Flat list of a tensor of the file, in its own precision.
 function Golden:list(name)
-    return Golden.numbers(self.file:load(name))
+    return Golden.numbers(on_host(self, name))
 end
 
 --- First number of a tensor of the file.
