@@ -390,6 +390,34 @@ static void test_faults_sent_late(void **state) {
     mimic_tensor_release(t);
 }
 
+/* What a read says after one wrong label and `more` good ones. */
+static void after_many(int more, const char *expected) {
+    op_case bad, good;
+    mimic_tensor *t = NULL;
+    double v = 0;
+    read_cases(&mimic_op_onehot, "labels[2]:i32=3 classes=3", &bad);
+    read_cases(&mimic_op_onehot, "labels[1]:i32=0 classes=2", &good);
+    must(mimic_tensor_new(gpu, MIMIC_F32, 0, NULL, &t), gpu, &bad);
+    must(mimic_tensor_read(gpu, t, MIMIC_F64, &v, 1), gpu, &bad); /* all that was is settled */
+    must(run_case(gpu, &bad, NULL, 0, NULL), gpu, &bad);
+    for (int i = 0; i < more; i++)
+        must(run_case(gpu, &good, NULL, 0, NULL), gpu, &good);
+    assert_int_equal(mimic_tensor_read(gpu, t, MIMIC_F64, &v, 1), MIMIC_EINVAL);
+    if (!strstr(mimic_message(gpu), expected))
+        fail_msg("after %d others: %s", more, mimic_message(gpu));
+    must(mimic_tensor_read(gpu, t, MIMIC_F64, &v, 1), gpu, &bad);
+    mimic_tensor_release(t);
+}
+
+/* An operator that is no longer known is not named as another one. */
+static void test_faults_of_many(void **state) {
+    (void)state;
+    after_many(255, "onehot: label at 0 is not in 0..2");
+    after_many(256, "one of the 257 operators since the last read that look at labels and indices "
+                    "found a wrong one at 0");
+    after_many(1 << 15, "one of the 32769 operators since the last read"); /* tickets repeat */
+}
+
 static void test_mixed_devices(void **state) {
     (void)state;
     mimic_tensor *a = NULL, *b = NULL, *y = NULL;
@@ -417,14 +445,11 @@ static void test_mixed_devices(void **state) {
 }
 
 int main(void) {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(test_complete),
-                                       cmocka_unit_test(test_faults),
-                                       cmocka_unit_test(test_faults_sent_late),
-                                       cmocka_unit_test(test_mixed_devices),
-                                       cmocka_unit_test(test_cases),
-                                       cmocka_unit_test(test_larger),
-                                       cmocka_unit_test(test_sizes),
-                                       cmocka_unit_test(test_narrow_grids),
-                                       cmocka_unit_test(test_wide_heads)};
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_complete),         cmocka_unit_test(test_faults),
+        cmocka_unit_test(test_faults_sent_late), cmocka_unit_test(test_faults_of_many),
+        cmocka_unit_test(test_mixed_devices),    cmocka_unit_test(test_cases),
+        cmocka_unit_test(test_larger),           cmocka_unit_test(test_sizes),
+        cmocka_unit_test(test_narrow_grids),     cmocka_unit_test(test_wide_heads)};
     return cmocka_run_group_tests(tests, open_group, close_group);
 }

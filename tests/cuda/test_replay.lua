@@ -243,6 +243,28 @@ function TestReplay:test_faults_of_a_replay_name_the_operator()
     lu.assertTrue(step(7) > 0)
 end
 
+-- More of them in one recording than keep their names.
+function TestReplay:test_faults_of_many_operators()
+    local net = model()
+    local spec = spec_of(net, function(loss, batch)
+        for _ = 1, 300 do loss = loss + m.onehot(batch.one, { classes = 2 }):sum_to {} * 0 end
+        return loss
+    end)
+    local recorder <close> = replay.new(spec)
+    local function step(n, labels)
+        local scope <close> = m.scope() -- luacheck: ignore
+        local batch = { x = batch_of(n).x, labels = m.tensor(labels, "i32"), one = m.tensor({ 1 }, "i32") }
+        local loss = recorder:step(batch, { step = n, pending = 0, position = 1 }, scope)
+        spec.optimizer:zero_grad()
+        return loss:later():value()
+    end
+    for n = 0, 3 do step(n, { 0, 1, 2, 3, 0 }) end
+    lu.assertEquals(recorder.state, "replay")
+    lu.assertErrorMsgContains("operators of recorded steps that look at labels and indices found a wrong one at 2",
+        step, 4, { 0, 1, 4, 1, 1 })
+    lu.assertTrue(step(5, { 0, 1, 2, 3, 0 }) > 0)
+end
+
 -- BatchNorm's running statistics change within the step: a comparison leaves them as one step does.
 function TestReplay:test_buffers_of_moco()
     local moco = require "mimic.moco"

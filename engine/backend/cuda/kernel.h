@@ -22,20 +22,21 @@ struct fault {
 };
 enum { FAULTS = 256, RECORDED_TICKET = 0x8000, NO_LIMIT = -1 };
 
-/* What a ticket stands for. */
+/* What a ticket stands for. Its last 15 bits travel in the fault word. */
 typedef struct fault_note {
     const char *op, *what, *place;
     int64_t limit;
+    uint64_t ticket;
 } fault_note;
 
 enum { MAIL = 64, LANES_IN = 2, TRAIL = 8 };
 
-/* What comes to the host in one go: a value and the fault word of that moment. `life` and
- * `launched` are the host's: faults cleared and operators launched when it was sent. */
+/* What comes to the host in one go: a value and the fault word of that moment. The rest is the
+ * host's: faults cleared, operators launched and tickets given when it was sent. */
 typedef struct letter {
     double value;
     unsigned long long fault;
-    uint64_t life, launched;
+    uint64_t life, launched, faults;
 } letter;
 
 /* Values on their way to the host. */
@@ -71,6 +72,7 @@ typedef struct cuda_state {
     unsigned long long *fault_word; /* on the device; ~0: none */
     letter *fault_seen;             /* pinned: the word as the last wait found it */
     uint64_t faults, fault_life;    /* tickets given; how often the word was cleared */
+    uint64_t faults_settled;        /* tickets known to have reported nothing */
     fault_note notes[FAULTS];       /* of the newest tickets */
     fault_note recorded[FAULTS];    /* of those in a recorded step, which keep theirs */
     uint64_t recorded_faults;

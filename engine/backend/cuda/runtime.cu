@@ -46,7 +46,7 @@ fault fault_of(mimic_call *c, const char *what, int64_t limit) {
     cuda_state *s = state_of(c->ctx);
     uint64_t ticket = s->recording ? s->recorded_faults++ : s->faults++;
     fault_note *notes = s->recording ? s->recorded : s->notes;
-    notes[ticket % FAULTS] = fault_note{c->op->name, what, c->ctx->place, limit};
+    notes[ticket % FAULTS] = fault_note{c->op->name, what, c->ctx->place, limit, ticket};
     ticket = ticket % RECORDED_TICKET + (s->recording ? RECORDED_TICKET : 0);
     return fault{s->fault_word, (unsigned long long)ticket << 48};
 }
@@ -55,6 +55,7 @@ cudaError_t send_fault(mimic_ctx *ctx, letter *l) {
     cuda_state *s = state_of(ctx);
     l->life = s->fault_life;
     l->launched = s->launched;
+    l->faults = s->faults;
     return cudaMemcpyAsync(&l->fault, s->fault_word, sizeof l->fault, cudaMemcpyDeviceToHost,
                            s->stream);
 }
@@ -64,25 +65,39 @@ static cudaError_t clear_fault(cuda_state *s) {
     return cudaMemsetAsync(s->fault_word, 0xff, sizeof *s->fault_word, s->stream);
 }
 
+/* What the fault word says. Its operator is unknown when newer ones have taken its note, or when so
+ * many, `open`, were not read of that tickets repeat. */
+static mimic_status tell_fault(mimic_ctx *ctx, unsigned long long word, uint64_t open) {
+    const cuda_state *s = state_of(ctx);
+    bool recorded = (word >> 48 & RECORDED_TICKET) != 0;
+    uint64_t ticket = word >> 48 & (RECORDED_TICKET - 1);
+    const fault_note *n = &(recorded ? s->recorded : s->notes)[ticket % FAULTS];
+    const char *before = n->place ? " (" : "", *place = n->place ? n->place : "";
+    const char *close = n->place ? ")" : "";
+    long long at = (long long)(word & 0xffffffffffffull);
+    if (n->ticket % RECORDED_TICKET != ticket || (!recorded && open > RECORDED_TICKET))
+        return s->host->fail(ctx, MIMIC_EINVAL,
+                             "cuda: one of the %llu operators %s that look at labels and indices "
+                             "found a wrong one at %lld; MIMIC_SYNC=1 names it exactly",
+                             (unsigned long long)(recorded ? s->recorded_faults : open),
+                             recorded ? "of recorded steps" : "since the last read", at);
+    if (n->limit == NO_LIMIT)
+        return s->host->fail(ctx, MIMIC_EINVAL, "%s: %s (row %lld)%s%s%s", n->op, n->what, at,
+                             before, place, close);
+    return s->host->fail(ctx, MIMIC_EINVAL, "%s: %s at %lld is not in 0..%lld%s%s%s", n->op,
+                         n->what, at, (long long)n->limit - 1, before, place, close);
+}
+
 mimic_status read_fault(mimic_ctx *ctx, const letter *l) {
     cuda_state *s = state_of(ctx);
     unsigned long long word = l->fault;
+    uint64_t open = l->faults > s->faults_settled ? l->faults - s->faults_settled : 0;
+    s->faults_settled += open;
     s->settled = l->launched > s->settled ? l->launched : s->settled;
     if (word == ~0ull || l->life != s->fault_life) /* none, or one that was told already */
         return MIMIC_OK;
     mimic_status st = cuda_check(ctx, clear_fault(s), "fault word");
-    if (st)
-        return st;
-    const fault_note *notes = word >> 48 & RECORDED_TICKET ? s->recorded : s->notes;
-    const fault_note *n = &notes[(word >> 48) % FAULTS];
-    const char *open = n->place ? " (" : "", *place = n->place ? n->place : "";
-    const char *close = n->place ? ")" : "";
-    long long at = (long long)(word & 0xffffffffffffull);
-    if (n->limit == NO_LIMIT)
-        return s->host->fail(ctx, MIMIC_EINVAL, "%s: %s (row %lld)%s%s%s", n->op, n->what, at, open,
-                             place, close);
-    return s->host->fail(ctx, MIMIC_EINVAL, "%s: %s at %lld is not in 0..%lld%s%s%s", n->op,
-                         n->what, at, (long long)n->limit - 1, open, place, close);
+    return st ? st : tell_fault(ctx, word, open);
 }
 
 /* Waits for the stream. */
