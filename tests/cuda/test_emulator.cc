@@ -333,6 +333,13 @@ static void forbidden_in_captures(void **) {
     void *p = NULL, *q = NULL;
     cudaEvent_t event;
     cudaGraph_t g;
+    cudaGraphExec_t other;
+    cudaStream_t second;
+    assert_int_equal(cudaStreamCreateWithFlags(&second, cudaStreamNonBlocking), cudaSuccess);
+    assert_int_equal(cudaStreamBeginCapture(stream, cudaStreamCaptureModeThreadLocal), cudaSuccess);
+    assert_int_equal(cudaStreamEndCapture(stream, &g), cudaSuccess);
+    assert_int_equal(cudaGraphInstantiate(&other, g, 0), cudaSuccess);
+    cudaGraphDestroy(g);
     assert_int_equal(cudaEventCreateWithFlags(&event, cudaEventDisableTiming), cudaSuccess);
     assert_int_equal(cudaEventRecord(event, stream), cudaSuccess);
     assert_int_equal(cudaMalloc(&q, 64), cudaSuccess);
@@ -346,10 +353,14 @@ static void forbidden_in_captures(void **) {
         [&] { return cudaStreamWaitEvent(stream, event); },
         [&] { return cudaMemcpyAsync(x, host, sizeof host, cudaMemcpyHostToDevice, stream); },
         [&] { return cudaMemcpyAsync(host, x, sizeof host, cudaMemcpyDeviceToHost, stream); },
+        [&] { return cudaEventRecord(event, stream); },
+        [&] { return cudaStreamDestroy(second); },
+        [&] { return cudaGraphLaunch(other, second); },
+        [&] { return cudaGraphExecDestroy(other); },
         [&] { return cudaStreamBeginCapture(stream, cudaStreamCaptureModeThreadLocal); },
     };
     for (const auto &call : calls) {
-        bool nested = &call == &calls[9];
+        bool nested = &call == std::end(calls) - 1;
         assert_int_equal(cudaStreamBeginCapture(stream, cudaStreamCaptureModeThreadLocal),
                          cudaSuccess);
         LAUNCH(twice, 1, N, 0, stream, x, y);
@@ -362,6 +373,8 @@ static void forbidden_in_captures(void **) {
         cudaGetLastError();
     }
     assert_int_equal(cudaFree(q), cudaSuccess);
+    assert_int_equal(cudaGraphExecDestroy(other), cudaSuccess);
+    assert_int_equal(cudaStreamDestroy(second), cudaSuccess);
     assert_int_equal(cudaEventDestroy(event), cudaSuccess);
     assert_int_equal(cudaStreamSynchronize(stream), cudaSuccess);
 }
