@@ -17,4 +17,21 @@ static UNUSED int open_cuda(mimic_ctx *ctx) {
     return 1;
 }
 
+/* A context of each device, of a whole group of tests. */
+static UNUSED mimic_ctx *cpu, *gpu;
+
+static UNUSED int open_both(void **state) {
+    (void)state;
+    cpu = open_ctx(1);
+    gpu = open_ctx(1);
+    return open_cuda(gpu);
+}
+
+static UNUSED int close_both(void **state) {
+    (void)state;
+    mimic_close(cpu);
+    mimic_close(gpu);
+    return 0;
+}
+
 #endif

@@ -50,22 +50,6 @@ static const struct {
     {"rand_normal", "shape=20000 mean=1 std=3"},
 };
 
-static mimic_ctx *cpu, *gpu;
-
-static int open_group(void **state) {
-    (void)state;
-    cpu = open_ctx(1);
-    gpu = open_ctx(1);
-    return open_cuda(gpu);
-}
-
-static int close_group(void **state) {
-    (void)state;
-    mimic_close(cpu);
-    mimic_close(gpu);
-    return 0;
-}
-
 /* Largest difference relative to the largest value of `want`, NaN and infinity in the same places.
  */
 static double distance(const double *got, const double *want, int64_t n) {
@@ -451,5 +435,5 @@ int main(void) {
         cmocka_unit_test(test_mixed_devices),    cmocka_unit_test(test_cases),
         cmocka_unit_test(test_larger),           cmocka_unit_test(test_sizes),
         cmocka_unit_test(test_narrow_grids),     cmocka_unit_test(test_wide_heads)};
-    return cmocka_run_group_tests(tests, open_group, close_group);
+    return cmocka_run_group_tests(tests, open_both, close_both);
 }

@@ -10,25 +10,9 @@ enum { PARAMS = 4, STEPS = 3 };
 static const int64_t shapes[PARAMS][2] = {
     {17, 9}, {33, 0}, {3, 1}, {130, 70}}; /* [n,0]: a vector */
 
-static mimic_ctx *cpu, *gpu;
-
 static void must(mimic_ctx *ctx, mimic_status st) {
     if (st != MIMIC_OK)
         fail_msg("%s: %s", mimic_status_name(st), mimic_message(ctx));
-}
-
-static int open_group(void **state) {
-    (void)state;
-    cpu = open_ctx(1);
-    gpu = open_ctx(1);
-    return open_cuda(gpu);
-}
-
-static int close_group(void **state) {
-    (void)state;
-    mimic_close(cpu);
-    mimic_close(gpu);
-    return 0;
 }
 
 /* What a run leaves behind, one after another: parameters, shadows, state, norms. */
@@ -164,5 +148,5 @@ int main(void) {
     const struct CMUnitTest tests[] = {cmocka_unit_test(test_kinds),
                                        cmocka_unit_test(test_nobody_waits),
                                        cmocka_unit_test(test_mixed)};
-    return cmocka_run_group_tests(tests, open_group, close_group);
+    return cmocka_run_group_tests(tests, open_both, close_both);
 }

@@ -111,11 +111,11 @@ __device__ __forceinline__ void store_rows(bf16 *dst, int step, int first, int t
 }
 
 /* Sum over the four lanes that share a row. */
-__device__ __forceinline__ float row_sum(float x) {
+__device__ __forceinline__ float quad_sum(float x) {
     x += __shfl_xor_sync(0xffffffffu, x, 1);
     return x + __shfl_xor_sync(0xffffffffu, x, 2);
 }
-__device__ __forceinline__ float row_max(float x) {
+__device__ __forceinline__ float quad_max(float x) {
     x = fmaxf(x, __shfl_xor_sync(0xffffffffu, x, 1));
     return fmaxf(x, __shfl_xor_sync(0xffffffffu, x, 2));
 }
@@ -143,7 +143,7 @@ __device__ __forceinline__ void add_keys(queries<D> &m, const bf16 *k, const bf1
         }
     }
     for (int h = 0; h < 2; h++) {
-        now[h] = row_max(now[h]);
+        now[h] = quad_max(now[h]);
         by[h] = exp2f((m.top[h] - now[h]) * scale);
         shift[h] = now[h] * scale;
         m.top[h] = now[h];
@@ -200,7 +200,7 @@ __global__ void __launch_bounds__(32 * FEW, D < 80 ? 2 : 1)
             for (int j = 0; j < end && first < p.t; j += STRIP)
                 add_keys<D>(m, k + j * (D + 8), v + j * (D + 8), end - j, p.scale * LOG2_E);
         }
-        const float total[2] = {row_sum(m.total[0]), row_sum(m.total[1])};
+        const float total[2] = {quad_sum(m.total[0]), quad_sum(m.total[1])};
         store_rows<D>(y, width, first, p.t, m.o, 1.0f / total[0], 1.0f / total[1]);
         for (int h = 0; h < 2 && lse && lane % 4 == 0; h++) {
             int row = first + lane / 4 + 8 * h;
@@ -222,8 +222,8 @@ __device__ __forceinline__ void row_dots(const unsigned a[D / 16][4], const bf16
             out[i % 2] +=
                 __uint_as_float(a[k][i] << 16) * __uint_as_float(b[k][i] << 16) +
                 __uint_as_float(a[k][i] & 0xffff0000u) * __uint_as_float(b[k][i] & 0xffff0000u);
-    out[0] = row_sum(out[0]);
-    out[1] = row_sum(out[1]);
+    out[0] = quad_sum(out[0]);
+    out[1] = quad_sum(out[1]);
 }
 
 /* Operands of a gradient: those of the rows of the warps, and of the columns in shared memory. */

@@ -33,9 +33,9 @@ __global__ void norm_rows(const T *x, const T *r, const float *weight, const flo
     }
     float s1 = 0.0f, s2 = 0.0f;
     each(a, n, [&](float v, int64_t) { s1 += v; });
-    float m = row_sum<S>(s1, warps) / (float)n;
+    float m = group_sum<S>(s1, warps) / (float)n;
     each(a, n, [&](float v, int64_t) { s2 += (v - m) * (v - m); });
-    float f = 1.0f / sqrtf(row_sum<S>(s2, warps) / (float)n + eps);
+    float f = 1.0f / sqrtf(group_sum<S>(s2, warps) / (float)n + eps);
     walk<S>(n, [&](int s, int64_t i) {
         float v[S::P], w[S::P], b[S::P];
         a.take(s, i, v);
@@ -86,8 +86,8 @@ __global__ void norm_bwd_rows(const T *dy, const T *x, const float *weight, cons
                 }
             }
         });
-        m1 = row_sum<S>(m1, warps) / (float)n;
-        m2 = row_sum<S>(m2, warps) / (float)n;
+        m1 = group_sum<S>(m1, warps) / (float)n;
+        m2 = group_sum<S>(m2, warps) / (float)n;
         walk<S>(n, [&](int s, int64_t i) {
             float g[S::P], v[S::P], w[S::P], b[S::P];
             d.take(s, i, g);

@@ -48,9 +48,9 @@ __global__ void ce_rows(const float *x, targets t, float *share, float *lse, int
     row<float, S> a(x + r * n, n);
     float top = -INFINITY, sum = 0.0f, dot = 0.0f, total = 0.0f;
     each(a, n, [&](float v, int64_t) { top = fmaxf(top, v); });
-    top = row_max<S>(top, warps);
+    top = group_max<S>(top, warps);
     each(a, n, [&](float v, int64_t) { sum += expf(v - top); });
-    float log_sum = logf(row_sum<S>(sum, warps));
+    float log_sum = logf(group_sum<S>(sum, warps));
     if (t.labels) {
         int64_t label = t.labels[r];
         each(a, n, [&](float v, int64_t i) {
@@ -69,9 +69,9 @@ __global__ void ce_rows(const float *x, targets t, float *share, float *lse, int
             total += s;
             dot += s * (v - top);
         });
-        total = row_sum<S>(total, warps);
+        total = group_sum<S>(total, warps);
     }
-    dot = row_sum<S>(dot, warps);
+    dot = group_sum<S>(dot, warps);
     if (threadIdx.x > 0)
         return;
     share[r] = total * log_sum - dot;
@@ -101,7 +101,7 @@ __global__ void ce_bwd_rows(const float *dloss, const float *x, targets t, const
     row<float, S> b(t.soft + r * n, n);
     float total = 0.0f;
     each(b, n, [&](float s, int64_t) { total += s * t.keep + t.off; });
-    total = row_sum<S>(total, warps);
+    total = group_sum<S>(total, warps);
     fill(dx + r * n, a, b, n, [&](float v, float s) {
         return (expf(v - log_sum) * total - (s * t.keep + t.off)) * scale;
     });
@@ -115,10 +115,10 @@ __device__ __forceinline__ void target_norm(const row<float, S> &t, int64_t n, f
                                             float *mean, float *rstd) {
     float s = 0.0f, q = 0.0f;
     each(t, n, [&](float v, int64_t) { s += v; });
-    float m = row_sum<S>(s, warps) / (float)n;
+    float m = group_sum<S>(s, warps) / (float)n;
     each(t, n, [&](float v, int64_t) { q += (v - m) * (v - m); });
     *mean = m;
-    *rstd = 1.0f / sqrtf(row_sum<S>(q, warps) / (float)(n - 1) + 1e-6f);
+    *rstd = 1.0f / sqrtf(group_sum<S>(q, warps) / (float)(n - 1) + 1e-6f);
 }
 
 /* share[rows] = mask * mean of the squared error; mask [rows] or NULL: 1 */
@@ -138,7 +138,7 @@ __global__ void mse_rows(const float *x, const float *t, const float *mask, floa
             float d = v - (w - mean) * rstd;
             e += d * d;
         });
-        e = row_sum<S>(e, warps) * weight / (float)n;
+        e = group_sum<S>(e, warps) * weight / (float)n;
     }
     if (threadIdx.x == 0)
         share[r] = e;

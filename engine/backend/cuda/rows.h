@@ -140,8 +140,9 @@ __device__ __forceinline__ void fill(T *y, const row<T, S> &a, const row<T, S> &
     });
 }
 
-/* Sum, or largest, over the threads of a row, the same in all; warps: shared, one for each warp. */
-template <class S> __device__ __forceinline__ float row_sum(float v, float *warps) {
+/* Sum, or largest, of a value of each thread of a row, the same in all; warps: shared, one for each
+ * warp. */
+template <class S> __device__ __forceinline__ float group_sum(float v, float *warps) {
     v = warp_sum(v);
     if (S::G == 32)
         return v;
@@ -154,7 +155,7 @@ template <class S> __device__ __forceinline__ float row_sum(float v, float *warp
     __syncthreads();
     return v;
 }
-template <class S> __device__ __forceinline__ float row_max(float v, float *warps) {
+template <class S> __device__ __forceinline__ float group_max(float v, float *warps) {
     v = warp_max(v);
     if (S::G == 32)
         return v;

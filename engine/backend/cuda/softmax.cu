@@ -11,9 +11,9 @@ __global__ void softmax_rows(const T *x, T *y, int64_t rows, int64_t n) {
     row<T, S> a(x + r * n, n);
     float top = -INFINITY, sum = 0.0f;
     each(a, n, [&](float v, int64_t) { top = fmaxf(top, v); });
-    top = row_max<S>(top, warps);
+    top = group_max<S>(top, warps);
     each(a, n, [&](float v, int64_t) { sum += expf(v - top); });
-    float f = 1.0f / row_sum<S>(sum, warps);
+    float f = 1.0f / group_sum<S>(sum, warps);
     fill(y + r * n, a, n, [&](float v, int64_t) { return expf(v - top) * f; });
 }
 
@@ -27,7 +27,7 @@ __global__ void softmax_bwd_rows(const T *dy, const T *y, T *dx, int64_t rows, i
     row<T, S> d(dy + r * n, n), a(y + r * n, n);
     float dot = 0.0f;
     each(d, a, n, [&](float g, float v) { dot += g * v; });
-    dot = row_sum<S>(dot, warps);
+    dot = group_sum<S>(dot, warps);
     fill(dx + r * n, d, a, n, [&](float g, float v) { return v * (g - dot); });
 }
 
@@ -41,7 +41,7 @@ __global__ void l2norm_rows(const T *x, T *y, float *norm, int64_t rows, int64_t
     row<T, S> a(x + r * n, n);
     float sum = 0.0f;
     each(a, n, [&](float v, int64_t) { sum += v * v; });
-    float length = sqrtf(row_sum<S>(sum, warps));
+    float length = sqrtf(group_sum<S>(sum, warps));
     float f = length != length ? length : 1.0f / fmaxf(length, eps);
     fill(y + r * n, a, n, [&](float v, int64_t) { return v * f; });
     if (norm && threadIdx.x == 0)
@@ -59,7 +59,7 @@ __global__ void l2norm_bwd_rows(const T *dy, const T *y, const float *norm, T *d
     row<T, S> d(dy + r * n, n), a(y + r * n, n);
     float length = norm[r], dot = 0.0f;
     each(d, a, n, [&](float g, float v) { dot += g * v; });
-    dot = row_sum<S>(dot, warps);
+    dot = group_sum<S>(dot, warps);
     dot = length > eps ? dot : 0.0f;
     float f = 1.0f / fmaxf(length, eps);
     fill(dx + r * n, d, a, n, [&](float g, float v) { return (g - v * dot) * f; });

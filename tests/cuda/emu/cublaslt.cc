@@ -72,6 +72,18 @@ cublasStatus_t status(bool good) {
     return good ? CUBLAS_STATUS_SUCCESS : CUBLAS_STATUS_INVALID_VALUE;
 }
 
+/* Descriptors, layouts and preferences are counted. */
+template <class T> T *counted(T *p) {
+    parts++;
+    return p;
+}
+
+template <class T> cublasStatus_t dropped(T *p) {
+    parts -= p != nullptr;
+    delete p;
+    return CUBLAS_STATUS_SUCCESS;
+}
+
 /* Elements from a matrix's first to its last one, all of the batch. */
 int64_t extent(const emu_lt_layout &l) {
     return (l.batch - 1) * l.stride + (l.cols - 1) * l.ld + l.rows;
@@ -189,16 +201,13 @@ cublasStatus_t cublasLtMatmulDescCreate(cublasLtMatmulDesc_t *d, cublasComputeTy
     if ((compute != CUBLAS_COMPUTE_32F && compute != CUBLAS_COMPUTE_32F_FAST_TF32) ||
         scale != CUDA_R_32F)
         return CUBLAS_STATUS_INVALID_VALUE;
-    *d = new emu_lt_desc;
+    *d = counted(new emu_lt_desc);
     (*d)->compute = compute;
-    parts++;
     return CUBLAS_STATUS_SUCCESS;
 }
 
 cublasStatus_t cublasLtMatmulDescDestroy(cublasLtMatmulDesc_t d) {
-    parts -= d != nullptr;
-    delete d;
-    return CUBLAS_STATUS_SUCCESS;
+    return dropped(d);
 }
 
 cublasStatus_t cublasLtMatmulDescSetAttribute(cublasLtMatmulDesc_t d,
@@ -230,15 +239,12 @@ cublasStatus_t cublasLtMatrixLayoutCreate(cublasLtMatrixLayout_t *l, cudaDataTyp
                                           uint64_t rows, uint64_t cols, int64_t ld) {
     if ((type != CUDA_R_32F && type != CUDA_R_16BF) || rows == 0 || cols == 0 || ld < (int64_t)rows)
         return CUBLAS_STATUS_INVALID_VALUE;
-    *l = new emu_lt_layout{type, (int64_t)rows, (int64_t)cols, ld};
-    parts++;
+    *l = counted(new emu_lt_layout{type, (int64_t)rows, (int64_t)cols, ld});
     return CUBLAS_STATUS_SUCCESS;
 }
 
 cublasStatus_t cublasLtMatrixLayoutDestroy(cublasLtMatrixLayout_t l) {
-    parts -= l != nullptr;
-    delete l;
-    return CUBLAS_STATUS_SUCCESS;
+    return dropped(l);
 }
 
 cublasStatus_t cublasLtMatrixLayoutSetAttribute(cublasLtMatrixLayout_t l,
@@ -254,15 +260,12 @@ cublasStatus_t cublasLtMatrixLayoutSetAttribute(cublasLtMatrixLayout_t l,
 }
 
 cublasStatus_t cublasLtMatmulPreferenceCreate(cublasLtMatmulPreference_t *p) {
-    *p = new emu_lt_preference;
-    parts++;
+    *p = counted(new emu_lt_preference);
     return CUBLAS_STATUS_SUCCESS;
 }
 
 cublasStatus_t cublasLtMatmulPreferenceDestroy(cublasLtMatmulPreference_t p) {
-    parts -= p != nullptr;
-    delete p;
-    return CUBLAS_STATUS_SUCCESS;
+    return dropped(p);
 }
 
 cublasStatus_t cublasLtMatmulPreferenceSetAttribute(cublasLtMatmulPreference_t p,
