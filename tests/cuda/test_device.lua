@@ -103,8 +103,9 @@ end
 function TestDevice:test_cublas_of_python_environments()
     local dir = shell.folder()
     local function says(env)
-        local _, out = shell.run(dir, "devices", ("MIMIC_CUDA=%s HOME=%s/home %s"):format(
+        local code, out, err = shell.run(dir, "devices", ("MIMIC_CUDA=%s HOME=%s/home %s"):format(
             os.getenv "NEEDS_CUBLASLT", dir, env))
+        lu.assertEquals({ code, err }, { 0, "" }) -- what else may be the matter
         return out
     end
     local found, missing = "is no module of mimic", "libcublasLt.so.99: cannot open shared object file"
