@@ -163,13 +163,17 @@ static bool opened(int rc, sqlite3 *sql, char err[MIMIC_DB_TEXT]) {
     return false;
 }
 
-bool mimic_db_connect(const char *path, bool create, sqlite3 **sql, char err[MIMIC_DB_TEXT]) {
+static bool connect_plain(const char *path, int flags, sqlite3 **sql, char err[MIMIC_DB_TEXT]) {
     /* "./" keeps ":memory:" and "file:..." plain names */
     char *name = sqlite3_mprintf("%s%s", path[0] == '/' ? "" : "./", path);
-    int flags = SQLITE_OPEN_READWRITE | SQLITE_OPEN_NOMUTEX | (create ? SQLITE_OPEN_CREATE : 0);
+    flags |= SQLITE_OPEN_READWRITE | SQLITE_OPEN_NOMUTEX;
     int rc = name ? sqlite3_open_v2(name, sql, flags, NULL) : SQLITE_NOMEM;
     sqlite3_free(name);
-    return opened(rc, *sql, err) &&
+    return opened(rc, *sql, err);
+}
+
+bool mimic_db_connect(const char *path, bool create, sqlite3 **sql, char err[MIMIC_DB_TEXT]) {
+    return connect_plain(path, create ? SQLITE_OPEN_CREATE : 0, sql, err) &&
            mimic_db_run(*sql, "PRAGMA synchronous = NORMAL; PRAGMA journal_size_limit = 67108864",
                         err);
 }
@@ -196,6 +200,18 @@ static bool connect_read(const char *path, bool immutable, sqlite3 **sql, char e
     }
     sqlite3_free(uri);
     return opened(rc, *sql, err) && mimic_db_run(*sql, "PRAGMA query_only = ON", err);
+}
+
+/* On a full disk SQLite cannot make -shm. With what waits in a -wal file the file is read by
+ * itself: the index of the log lies in memory then, which needs that no other process has the file
+ * open (one that had would have made -shm). Nothing is written, also not at the end. */
+static bool connect_alone(const char *path, sqlite3 **sql, char err[MIMIC_DB_TEXT]) {
+    if (!connect_plain(path, 0, sql, err))
+        return false;
+    sqlite3_db_config(*sql, SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1, NULL);
+    return mimic_db_run(
+        *sql, "PRAGMA locking_mode = EXCLUSIVE; PRAGMA query_only = ON; PRAGMA temp_store = MEMORY",
+        err);
 }
 
 static int basic_code(const mimic_db *db) {
@@ -252,7 +268,15 @@ static mimic_status open_read(mimic_db *db) {
     if (!connect_read(db->path, network != NULL, &db->sql, err))
         return fail(db, err);
     st = check_identity(db, &empty);
-    if (st && (basic_code(db) == SQLITE_CANTOPEN || basic_code(db) == SQLITE_READONLY)) {
+    int sys = st ? sqlite3_system_errno(db->sql) : 0;
+    if (st && (sys == ENOSPC || sys == EDQUOT)) {
+        sqlite3_close(db->sql);
+        db->sql = NULL;
+        if (!(pending ? connect_alone(db->path, &db->sql, err)
+                      : connect_read(db->path, true, &db->sql, err)))
+            return fail(db, err);
+        st = check_identity(db, &empty);
+    } else if (st && (basic_code(db) == SQLITE_CANTOPEN || basic_code(db) == SQLITE_READONLY)) {
         /* a folder that cannot be written: fine as long as nothing waits in a -wal file */
         if (pending)
             return mimic_fail(db->ctx, MIMIC_EIO,

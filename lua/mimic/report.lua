@@ -58,24 +58,30 @@ local function group(runs)
     return groups
 end
 
+-- Runs that are not complete, and in red that this is so. Those that a pruner paused are no trouble: it is what they
+-- were left at, and they are only counted.
 local function trouble(runs)
-    local rows = {}
+    local rows, paused = {}, 0
     for _, r in ipairs(runs) do
-        if r.state ~= "done" then
+        if r.state == "pruned" then
+            paused = paused + 1
+        elseif r.state ~= "done" then
             rows[#rows + 1] = {
                 id = r.id, name = r.name, seed = r.seed, state = r.state, step = r.step,
                 error = r.error and r.error:match("^[^\n]*"):sub(1, 300) or "",
             }
         end
     end
-    if #rows == 0 then return "" end
+    local note = paused == 0 and "" or ('<p class="note">%d %s paused by a pruner and in no figure below.</p>'):format(
+        paused, paused == 1 and "run was" or "runs were")
+    if #rows == 0 then return note end
     local text = '<p class="bad"><strong>%d %s not complete and in no figure below.</strong></p>'
     local list = page.table(rows, {
         { key = "id", number = true }, { key = "name" }, { key = "seed", number = true }, { key = "state" },
         { key = "step", number = true }, { key = "error" },
     }, "Runs that are not complete")
     return text:format(#rows, #rows == 1 and "run is" or "runs are") ..
-        (#rows > 12 and page.details("which", list) or list)
+        (#rows > 12 and page.details("which", list) or list) .. note
 end
 
 local function hardware_of(store, envs)

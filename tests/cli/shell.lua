@@ -46,8 +46,47 @@ function shell.run(dir, words, before)
     return code, slurp(dir .. "/out.txt"), slurp(dir .. "/err.txt")
 end
 
----What a suite calls: run(words, before), ok(words), which demands exit code 0, and json(words), which decodes
----what is printed.
+-- Whether a process is the command and has its results file open: it then answers Ctrl-C as a command does. Before,
+-- the system's own action ends it, or the loading of its libraries is what is interrupted.
+local function has_begun(pid)
+    if not tostring(lfs.symlinkattributes(("/proc/%d/exe"):format(pid), "target")):find("mimic", 1, true) then
+        return false
+    end
+    local ok, names, state = pcall(lfs.dir, ("/proc/%d/fd"):format(pid))
+    for fd in ok and names or function() end, state do
+        local target = lfs.symlinkattributes(("/proc/%d/fd/%s"):format(pid, fd), "target")
+        if target and target:find "%.db$" then return true end
+    end
+    return false
+end
+
+---Runs `mimic WORDS` in dir and sends it Ctrl-C as soon as it works on its results file, however long a loaded
+---machine takes to start it. One that has not ended a minute later is killed.
+---@param dir string
+---@param words string
+---@return integer code, string out, string err
+function shell.interrupt(dir, words)
+    local pid = m.sys.spawn { "/bin/sh", "-c", ("cd '%s' && exec '%s' %s >out.txt 2>err.txt"):format(dir, shell.mimic,
+        words) }
+    local code
+    for waited = 0, 60, 0.01 do
+        code = m.sys.wait(pid)
+        if code or has_begun(pid) then break end
+        if waited >= 59.9 then error(words .. ": did not begin within a minute") end
+        m.sys.sleep(0.01)
+    end
+    if not code then m.sys.kill(pid, "INT") end
+    for _ = 1, 6000 do
+        code = code or m.sys.wait(pid)
+        if code then break end
+        m.sys.sleep(0.01)
+    end
+    if not code then m.sys.kill(pid, "KILL") end
+    return code or m.sys.wait(pid, true), slurp(dir .. "/out.txt"), slurp(dir .. "/err.txt")
+end
+
+---What a suite calls: run(words, before), ok(words), which demands exit code 0, json(words), which decodes what is
+---printed, and refused(words, text), which demands that usage is refused with this text.
 ---@param folder fun(): string where commands are run
 function shell.commands(folder)
     local function run(words, before)
@@ -61,7 +100,12 @@ function shell.commands(folder)
     local function json(words)
         return cjson.decode((ok(words)))
     end
-    return run, ok, json
+    local function refused(words, text)
+        local code, _, err = run(words)
+        lu.assertEquals(code, 2, words .. ": " .. err)
+        lu.assertStrContains(err, text)
+    end
+    return run, ok, json, refused
 end
 
 ---With MIMIC_GPU_TEST set, a suite for the CUDA device runs on a real one; where there is none it ends here, as

@@ -21,13 +21,7 @@ function TestQueries.tearDown()
     shell.remove(dir)
 end
 
-local run, ok, json = shell.commands(function() return dir end)
-
-local function refused(words, text)
-    local code, _, err = run(words)
-    lu.assertEquals(code, 2, words .. ": " .. err)
-    lu.assertStrContains(err, text)
-end
+local run, ok, json, refused = shell.commands(function() return dir end)
 
 local function write(f)
     local db = m.db.open(dir .. "/results/mimic.db", { write = true })
@@ -89,7 +83,7 @@ end
 function TestQueries.test_ctrl_c_ends_a_long_query()
     fill { configurations = 1, seeds = 1 }
     local endless = [[query "WITH RECURSIVE c(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM c) SELECT max(x) FROM c"]]
-    local code, _, err = run(endless, "timeout --preserve-status -k 5 -s INT 1")
+    local code, _, err = shell.interrupt(dir, endless)
     lu.assertEquals({ code, err }, { 130, "mimic: stopped\n" })
 end
 

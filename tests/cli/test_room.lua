@@ -141,6 +141,41 @@ function TestRoom.test_no_room_for_other_commands()
     lu.assertEquals(#curve(dir .. "/results/mimic.db"), 14)
 end
 
+-- Reading makes nothing: on a disk without a byte left the results are there, also those that wait in the -wal file of a
+-- process that was killed.
+function TestRoom.test_reading_without_room()
+    if not mount "30m" then lu.skip("no tmpfs can be mounted here (needs root)") end
+    shell.write(dir .. "/full.lua", (script:gsub("1 << 18", "1")))
+    lu.assertEquals((shell.run(home, "-C disk run full.lua -q")), 0)
+    local function fill()
+        os.execute(("dd if=/dev/zero of='%s/fill' bs=4k 2>/dev/null"):format(dir))
+    end
+    local function reads(name)
+        for _, words in ipairs { "ls", "show 1", "log 1 train/x", "query 'SELECT name FROM run_list'" } do
+            local code, out, err = shell.run(home, "-C disk " .. words)
+            lu.assertEquals(code, 0, words .. ": " .. err)
+            lu.assertStrContains(out, words:find "log" and "105" or name)
+        end
+    end
+    fill()
+    reads "toy"
+    os.remove(dir .. "/fill")
+    shell.write(home .. "/kill.lua", [[
+local m = require "mimic"
+local db = m.db.open("disk/results/mimic.db", { write = true })
+db:exec("UPDATE run SET name = ?", "renamed")
+m.sys.kill(m.sys.pid(), "KILL")]])
+    lu.assertEquals((shell.run(home, "kill.lua")), 137)
+    local results = dir .. "/results/mimic.db"
+    assert(os.remove(results .. "-shm")) -- as after the machine was switched off
+    fill()
+    reads "renamed"
+    lu.assertTrue(lfs.attributes(results .. "-wal", "size") > 0) -- still there for who can write
+    os.remove(dir .. "/fill")
+    reads "renamed"
+    lu.assertEquals(#curve(results), 14)
+end
+
 function TestRoom.test_no_room_for_metrics()
     lu.assertStrContains(on_small_disk("20m", true), "disk is full")
 end

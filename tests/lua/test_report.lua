@@ -69,6 +69,26 @@ local function assert_described(html)
     end
 end
 
+-- What a pruner paused is counted, without alarm; what failed is red.
+function TestReport.test_paused_runs_are_no_trouble()
+    fill { configurations = 2, seeds = 1, metrics = 1, steps = 2 }
+    local db = m.db.open(dir .. "/r.db", { write = true })
+    db:exec "UPDATE run SET state = 'pruned', error = 'paused at epoch 1' WHERE id = 1"
+    db:exec "UPDATE run SET state = 'pruned' WHERE name = 'broken'"
+    db:close()
+    local html = written()
+    has(html, '<p class="note">2 runs were paused by a pruner and in no figure below.</p>')
+    lu.assertNil(html:find('<p class="bad">', 1, true))
+    lu.assertNil(html:find("not complete", 1, true))
+    experiment.close()
+    db = m.db.open(dir .. "/r.db", { write = true })
+    db:exec "UPDATE run SET state = 'failed' WHERE name = 'broken'"
+    db:close()
+    html = written()
+    has(html, '<p class="bad"><strong>1 run is not complete')
+    has(html, '<p class="note">1 run was paused by a pruner')
+end
+
 function TestReport.test_all_parts()
     fill { configurations = 6, seeds = 3, metrics = 4, steps = 30, sweep = true, paper = true, pictures = true }
     local html = written()

@@ -221,6 +221,35 @@ function TestSweep.test_asha_with_few_trials_still_has_a_best()
     end
 end
 
+-- A judgement writes the trial, and its run with it; one of a worker that was replaced writes nothing.
+function TestSweep.test_the_judgement_that_pauses_a_trial()
+    local sw = declare { space = { x = { 0, 1, 2 } } }
+    local store = experiment.store()
+    local d = { id = rows("SELECT id FROM sweep")[1].id, goal = "max", pruner = m.asha { min = 1, max = 9, eta = 2 } }
+    store.db:exec "UPDATE trial SET state = 'waiting', rungs = NULL, rung = NULL"
+    store.db:exec "UPDATE run SET state = 'running', ended = NULL"
+    local worker = store:worker()
+    local function claim()
+        return store.db:tx(function() return queue.take(store, d.id, worker) end)
+    end
+    local function of(t)
+        return rows([[SELECT t.state, t.rung, t.rungs, t.error, t.token IS NULL AS free, r.state AS run,
+          r.error AS why, r.ended IS NOT NULL AS ended FROM trial t JOIN run r ON r.id = t.run WHERE t.id = ?]], t.id)[1]
+    end
+    local first, second, third = claim(), claim(), claim()
+    lu.assertIs(queue.judge(store, d, first, 0.5), false) -- the best 1/2 of one are none
+    lu.assertEquals(of(first), { state = "pruned", rung = 0, rungs = "[0.5]", error = "paused at rung 0 with 0.5",
+        free = 1, run = "pruned", why = "paused at rung 0 with 0.5", ended = 1 })
+    lu.assertIs(queue.judge(store, d, first, 0.9), nil) -- it has no token any more
+    lu.assertEquals(of(first).rungs, "[0.5]")
+    lu.assertIs(queue.judge(store, d, second, 0.7), true)
+    lu.assertEquals(of(second), { state = "running", rung = 1, rungs = "[0.7]", free = 0, run = "running", ended = 0 })
+    lu.assertIs(queue.judge(store, d, third, 0 / 0), false)
+    lu.assertEquals(of(third), { state = "pruned", rung = 0, rungs = "[null]", error = "nan", free = 1, run = "pruned",
+        why = "nan", ended = 1 })
+    lu.assertEquals(sw.id, d.id)
+end
+
 function TestSweep.test_ablation_rows_are_patches()
     local parent = quietly(function() return m.experiment("test"):run { kind = "toy", name = "pre", config = base } end)
     local ab = quietly(function()
