@@ -36,6 +36,11 @@ function cli.whole(text)
     return n and n >= 1 and n or nil, "a whole number from 1 on expected, got '" .. text .. "'"
 end
 
+---Ends the command when Ctrl-C is why something failed, whatever it was.
+function cli.stop_if_asked()
+    if m.interrupted() > 0 then cli.fail(cli.STOPPED, "stopped") end
+end
+
 ---Opens the results database that there is; failures end the command with code 3.
 ---@param args table with the global option db
 ---@param write boolean|nil
@@ -47,7 +52,10 @@ function cli.results(args, write)
         store:close()
         ok, store = pcall(open, args.db, true)
     end
-    if not ok then cli.fail(cli.DATABASE, "%s", cli.message(store)) end
+    if not ok then
+        cli.stop_if_asked()
+        cli.fail(cli.DATABASE, "%s", cli.message(store))
+    end
     return store
 end
 
@@ -69,7 +77,7 @@ function cli.guard(code, f, ...)
     local out = table.pack(pcall(f, ...))
     if out[1] then return table.unpack(out, 2, out.n) end
     if getmetatable(out[2]) == Exit then error(out[2], 0) end
-    if m.interrupted() > 0 then cli.fail(cli.STOPPED, "stopped") end
+    cli.stop_if_asked()
     local message = cli.message(out[2])
     cli.fail(code_of(message, code), "%s", message)
 end

@@ -106,6 +106,7 @@ function command.run(args)
     local sql, values, shown = cli.guard(cli.USAGE, statement, store, args)
     local ok, rows = pcall(store.db.rows, store.db, sql, table.unpack(values))
     if not ok then
+        cli.stop_if_asked()
         local why = cli.message(rows)
         cli.fail(cli.USAGE, "%s", args.where and ("--where %s: it is no condition in SQL (%s); for example "
             .. "\"tau < 0.2 AND state = 'done'\""):format(args.where, why:match ": ([^\n]-): at "

@@ -71,7 +71,7 @@ function command.execute(script, call)
         return m.interrupted() > 1 and cli.STOPPED or cli.INTERRUPTED
     end
     if not ok then
-        if m.interrupted() > 0 then cli.fail(cli.STOPPED, "stopped") end
+        cli.stop_if_asked()
         if refused(err) then cli.fail(cli.USAGE, "%s", err) end
         cli.fail(cli.FAILED, "%s", err)
     end
