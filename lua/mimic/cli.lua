@@ -94,6 +94,22 @@ local function globals(p)
     p:flag("-h --help"):description("this text")
 end
 
+---Finishes the parsers of a command's sub-commands; the result is its `help`: that of the one named in the words,
+---or nil.
+---@param subs table<string, table> parsers by name
+---@return fun(words: string[]): string|nil
+function cli.help_of(subs)
+    for _, sub in pairs(subs) do
+        sub:add_help(false)
+        sub:help_max_width(100)
+    end
+    return function(words)
+        for _, w in ipairs(words) do
+            if subs[w] then return subs[w]:get_help() end
+        end
+    end
+end
+
 ---@param name string
 ---@return table parser, table command
 function cli.parser(name)

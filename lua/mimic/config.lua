@@ -145,6 +145,15 @@ function config.merge(base, patch)
     return base
 end
 
+-- The key of the patch that sets over a leaf of the base: its own, or one above it whose table gives way to a value.
+local function set_over(replaced, key)
+    while key do
+        local over = replaced[key]
+        if over ~= nil and not is_map(over) then return key, over end
+        key = key:match "^(.*)%.[^.]+$"
+    end
+end
+
 -- The words that hold in a copy with `patch` over it; one whose value the patch replaces has lost, which is said.
 local function words_after(t, patch)
     local mark = marks[t]
@@ -154,10 +163,10 @@ local function words_after(t, patch)
     for key, set in pairs(mark.words) do
         if key:sub(1, #mark.prefix) == mark.prefix then
             local own = key:sub(#mark.prefix + 1)
-            local over = replaced[own]
-            if over ~= nil and config.json(over) ~= config.json(set.value) then
+            local at_key, over = set_over(replaced, own)
+            if at_key and (at_key ~= own or config.json(over) ~= config.json(set.value)) then
                 local at = debug.getinfo(3, "Sl") -- the script's line
-                require("mimic.override").lost(set.word, own, over, ("%s:%d"):format(at.short_src, at.currentline))
+                require("mimic.override").lost(set.word, at_key, over, ("%s:%d"):format(at.short_src, at.currentline))
             else
                 out[own] = set
             end

@@ -30,8 +30,10 @@ experiment.options = {
     pool = nil,                -- {workers, gpus}: a sweep's trials are for worker processes
     script = nil,              -- {path, text, words, files?}: what identifies the runs
     force = false, dry_run = false, fail_fast = false,
+    only_checks = false,       -- a script ends where it has declared its first sweep
     device = nil,              -- over every configuration's own
     failed = {}, finished = 0, planned = 0,
+    done = {},                 -- numbers of the runs that count as finished: a trial may fail after its run
     collect = nil,             -- a list: runs of a dry run go there instead of to the screen
 }
 
@@ -414,6 +416,7 @@ local function one(self, spec, seed)
         end
     end
     opts.finished = opts.finished + 1
+    opts.done[run.id] = true
     if hook or not opts.worker then announce(store, run) end -- a worker speaks of its trials only
     return run
 end

@@ -407,25 +407,59 @@ local function warn_of_pruner(d)
         d.name, d.trials, last, least)
 end
 
+-- What the trials of a planned sweep cost together, added to the bill of the dry run: each point that will be tried,
+-- or, where results decide which these are, the mean of points that have every value; a pruner can only make it less.
+-- Plans of whole scripts stand in the bill from `tried` on. Nil where nobody knows: of define-by-run.
+local function plan_cost(d, opts, tried)
+    local experiment, flops = require "mimic.experiment", require "mimic.flops"
+    opts.cost = opts.cost or {}
+    local points = 0
+    local function plan(patch)
+        points = points + 1
+        local c = experiment.resolve(d.kind, d.base:with(patch))
+        opts.cost[#opts.cost + 1] = { kind = d.kind, config = c, flops = flops.run(d.kind, c) }
+    end
+    if d.rows then
+        for _, name in ipairs(d.row_names) do plan(d.rows[name].patch) end
+    elseif d.execute then
+        points = d.points_tried
+    elseif not d.trial then
+        check.points(d, function(params) plan(space.nest(params)) end)
+    end
+    local total
+    for i = tried + 1, #opts.cost do
+        local c = opts.cost[i]
+        if c.flops then
+            c.flops = c.flops * #d.seeds * d.trials / points
+            total = (total or 0) + c.flops
+        end
+    end
+    return total
+end
+
 local function declare(define_it, exp, given)
     local experiment = require "mimic.experiment"
     local opts = experiment.options
+    local tried = #(opts.cost or {})
     local ok, d = pcall(define_it, exp, given)
     if ok and not opts.worker then ok, d = pcall(check.trials, d) end
     if not ok then
         if d == config.refused then error(d, 0) end
         config.refuse("%s", d)
     end
+    if opts.slurm then require("mimic.sweep.slurm").check(d) end -- before its row is written
+    if opts.only_checks then error(experiment.Finished, 0) end
     if not opts.worker then warn_of_pruner(d) end
     if opts.dry_run then
         d.planned = true
         opts.planned = opts.planned + d.trials * #d.seeds
+        local cost = plan_cost(d, opts, tried)
         if not opts.collect then
-            experiment.say("sweep %-16s %s, %d points x %d seeds, %s", d.name, d.sampler, d.trials, #d.seeds, d.metric)
+            experiment.say("sweep %-16s %s, %d points x %d seeds, %s%s", d.name, d.sampler, d.trials, #d.seeds,
+                d.metric, cost and (", %.1e FLOP"):format(cost) or "")
         end
         return d
     end
-    if opts.slurm then require("mimic.sweep.slurm").check(d) end -- before its row is written
     local store = experiment.store()
     local src = experiment.sources(store)
     d.uid = identity(d, src):sub(1, 12)
@@ -570,6 +604,9 @@ function Sweep:note_failures(opts)
         if not listed[t.run or 0] then
             local label = ("%s, trial %d: %s"):format(self.name, t.number, (t.error or ""):match("^[^\n]*"))
             opts.failed[#opts.failed + 1] = { id = t.run or 0, label = function() return label end }
+            if opts.done[t.run] then -- its run came to its end, the trial failed with it: one, not two
+                opts.finished, opts.done[t.run] = opts.finished - 1, nil
+            end
         end
     end
 end

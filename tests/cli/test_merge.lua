@@ -154,11 +154,13 @@ function TestMerge.test_what_cannot_be_merged_is_refused()
     lu.assertEquals(code, 2)
     lu.assertStrContains(err, "--shard is for tasks of a Slurm job array")
     shell.write(dir .. "/tpe.lua", (script:gsub("space = { x = m.range%(0, 3%) }",
-        "space = { x = m.uniform(0, 3) }, sampler = 'tpe', trials = 4")))
+        "space = { x = m.uniform(0, 3) }, sampler = 'tpe', trials = 4"):gsub('m%.experiment%("toys"%):sweep',
+        'm.experiment("toys"):run { kind = "toy", name = "parent", config = m.config {} }\n%0')))
     code, _, err = shell.run(dir, "sweep tpe.lua --slurm")
     lu.assertEquals(code, 1)
     lu.assertStrContains(err, "tasks do not see each other's results")
     lu.assertEquals(#rows("results/mimic.db", "SELECT id FROM sweep WHERE sampler = 'tpe'"), 0)
+    lu.assertEquals(#rows("results/mimic.db", "SELECT id FROM run WHERE name = 'parent'"), 0) -- refused before it ran
 end
 
 os.exit(lu.LuaUnit.new():runSuiteByInstances { { "TestMerge", TestMerge } })

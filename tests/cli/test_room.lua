@@ -141,8 +141,8 @@ function TestRoom.test_no_room_for_other_commands()
     lu.assertEquals(#curve(dir .. "/results/mimic.db"), 14)
 end
 
--- Reading makes nothing: on a disk without a byte left the results are there, also those that wait in the -wal file of a
--- process that was killed.
+-- Reading makes nothing: on a disk without a byte left the results are there, also those that wait in the -wal file of
+-- a process that was killed.
 function TestRoom.test_reading_without_room()
     if not mount "30m" then lu.skip("no tmpfs can be mounted here (needs root)") end
     shell.write(dir .. "/full.lua", (script:gsub("1 << 18", "1")))

@@ -52,18 +52,10 @@ function TestSweepCommands.tearDown()
     shell.remove(dir)
 end
 
-local function run(words, before)
-    return shell.run(dir, words, before)
-end
-
-local function ok(words)
-    local code, out, err = run(words)
-    lu.assertEquals(code, 0, words .. "\n" .. out .. err)
-    return out, err
-end
+local run, ok, json, refused = shell.commands(function() return dir end)
 
 local function trials(name)
-    return cjson.decode((ok("sweep show " .. name .. " --json")))
+    return json("sweep show " .. name .. " --json")
 end
 
 local function states(name)
@@ -197,9 +189,7 @@ end
 function TestSweepCommands.test_a_sweep_that_is_done_stays_so()
     ok "sweep grid.lua -q"
     for _, verb in ipairs { "pause", "cancel", "resume", "resume --failed", "resume --lost" } do
-        local code, _, err = run("sweep " .. verb:gsub("^%a+", "%0 grid"))
-        lu.assertEquals(code, 2, verb)
-        lu.assertStrContains(err, "is done: there is nothing to " .. verb:match "%a+")
+        refused("sweep " .. verb:gsub("^%a+", "%0 grid"), "is done: there is nothing to " .. verb:match "%a+")
     end
     local code, _, err = run "sweep grid.lua --slurm"
     lu.assertEquals(code, 1)
@@ -207,9 +197,7 @@ function TestSweepCommands.test_a_sweep_that_is_done_stays_so()
     lu.assertStrContains(ok "sweep ls --csv", ",grid,done,")
     -- By another metric than the one that was searched for.
     lu.assertStrContains(ok "table grid --metric acc", "Sweep grid: acc (highest is best)")
-    code, _, err = run "table grid --metric ac"
-    lu.assertEquals(code, 2)
-    lu.assertStrContains(err, "no run of sweep grid has a result 'ac' (did you mean acc?)")
+    refused("table grid --metric ac", "no run of sweep grid has a result 'ac' (did you mean acc?)")
 end
 
 -- Waits until a worker has the given trial.
@@ -263,7 +251,7 @@ m.experiment "toys":ablation { ref = "parts", kind = "toy", base = m.config { fa
     end
     lu.assertStrMatches(ok "table parts --latex", ".*all fail & failed %(2%) .*one fails & %-0%.49 %(1, 1 failed%).*")
     lu.assertStrContains(ok "table parts --json", '"failed":2')
-    lu.assertStrContains(ok("table " .. cjson.decode((ok "sweep ls --json"))[1].uid), "failed (2)") -- as a sweep
+    lu.assertStrContains(ok("table " .. json "sweep ls --json"[1].uid), "failed (2)") -- as a sweep
 end
 
 -- The command that a message gives does go on: with the results file, the folder and the device that were given.
@@ -278,11 +266,18 @@ function TestSweepCommands.test_words_that_are_refused()
         ["sweep show grid more"] = "mimic sweep show takes no 'more'",
         ["sweep plain.lua -m toy.x=1,1"] = "1,1: choice names 1 twice",
     } do
-        local code, _, err = run(words)
-        lu.assertEquals(code, 2, words)
-        lu.assertStrContains(err, text)
+        refused(words, text)
     end
-    lu.assertEquals(cjson.decode((ok "sweep ls --json"))[1].state, "done")
+    lu.assertEquals(json "sweep ls --json"[1].state, "done")
+end
+
+-- A trial that fails after its run was done is one that failed, and not one of each.
+function TestSweepCommands.test_failed_trials_count_once()
+    shell.write(dir .. "/late.lua", (declared:gsub('metric = "val/acc"', 'metric = "toyset/test/ac"'):gsub(
+        "m.range%b()", "{ 0, 1 }"):gsub("seeds = { 0, 1 }", "seeds = { 0 }")))
+    local code, _, err = run "sweep late.lua -q"
+    lu.assertEquals(code, 1)
+    lu.assertStrContains(err, "mimic: 2 of 2 runs failed:")
 end
 
 function TestSweepCommands.test_names_of_failed_runs_are_escaped()

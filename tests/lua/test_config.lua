@@ -108,6 +108,25 @@ function TestConfig.test_overrides_without_effect_are_said()
     lu.assertEquals(override.unread(), {})
 end
 
+-- A value in the place of a whole table takes its keys away, and with them what the command line said of them; a table
+-- over a table, an empty one too, takes none away.
+function TestConfig.test_overrides_below_a_replaced_table_are_said()
+    override.set { "data.train.path=b", "sub.size=4", "decoder.depth=2" }
+    local base
+    local lost = said(function()
+        base = m.config { data = { train = { path = "a" } }, sub = { size = 2 }, decoder = { depth = 1 } }
+        base:with { data = { train = "c" }, sub = {}, decoder = { dim = 3 } }
+    end)
+    lu.assertEquals(#lost, 1)
+    lu.assertStrContains(lost[1], 'data.train.path=b does not hold where the script sets data.train = "c" over it (')
+    override.set { "decoder.depth=2" }
+    lost = said(function()
+        base = m.config { decoder = { depth = 1 } }
+        lu.assertEquals(base:with({ decoder = false }).decoder, false)
+    end)
+    lu.assertStrContains(lost[1], "decoder.depth=2 does not hold where the script sets decoder = false over it (")
+end
+
 function TestConfig.test_seeds_that_the_script_has_not()
     override.set { "seeds=[7]" }
     lu.assertEquals(m.config({ seeds = { 1 } }).seeds[1], 7)

@@ -234,7 +234,8 @@ function TestSweep.test_the_judgement_that_pauses_a_trial()
     end
     local function of(t)
         return rows([[SELECT t.state, t.rung, t.rungs, t.error, t.token IS NULL AS free, r.state AS run,
-          r.error AS why, r.ended IS NOT NULL AS ended FROM trial t JOIN run r ON r.id = t.run WHERE t.id = ?]], t.id)[1]
+          r.error AS why, r.ended IS NOT NULL AS ended FROM trial t JOIN run r ON r.id = t.run
+          WHERE t.id = ?]], t.id)[1]
     end
     local first, second, third = claim(), claim(), claim()
     lu.assertIs(queue.judge(store, d, first, 0.5), false) -- the best 1/2 of one are none
@@ -467,6 +468,35 @@ function TestSweep.test_best_of_a_planned_sweep()
     lu.assertEquals({ #s:points(), s:summary() }, { 0, "s: planned" })
     local real = declare { space = { x = { 0.3, 1 } } }
     lu.assertEquals(real:best().patch, { x = 0.3 })
+end
+
+-- The bill of a dry run holds every trial: points times seeds, each at what its own configuration costs.
+function TestSweep.test_the_cost_of_a_planned_sweep()
+    local flops = require "mimic.flops"
+    flops.expect("of the plan", 64, 10)
+    local o = experiment.options
+    local small = m.config { method = "mae", batch = 16, data = { train = "of the plan" } }
+    local function bill(spec)
+        o.dry_run, o.collect, o.cost = true, {}, nil
+        local spec_ = { name = "s", kind = "pretrain", base = small, metric = "train/loss" }
+        for k, v in pairs(spec) do spec_[k] = v end
+        local ok, err = pcall(quietly, function()
+            local e = m.experiment "test"
+            if spec.rows then spec_.name, spec_.space = nil, nil return e:ablation(spec_) end
+            return e:sweep(spec_)
+        end)
+        local total = 0
+        for _, c in ipairs(o.cost or {}) do total = total + c.flops end
+        o.dry_run, o.collect, o.cost = false, nil, nil
+        lu.assertTrue(ok, err)
+        return total
+    end
+    local one = flops.run("pretrain", experiment.resolve("pretrain", small:with { epochs = 1 }))
+    lu.assertTrue(one > 0)
+    local function is(spec, times) lu.assertAlmostEquals(bill(spec) / one, times, 1e-6) end
+    is({ space = { epochs = { 1, 2, 5 } }, seeds = { 0, 1 } }, 2 * (1 + 2 + 5))
+    is({ rows = { { "a", { epochs = 1 } }, { "b", { epochs = 4 } } }, seeds = { 0, 1, 2 } }, 3 * (1 + 4))
+    is({ space = { epochs = { 2, 4 } }, sampler = "tpe", trials = 10 }, 10 * 3) -- the mean of what it may try
 end
 
 -- In the view, and so in `mimic sweep ls` and the header, as in the script; also where trials draw as they go.

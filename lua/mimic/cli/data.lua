@@ -21,8 +21,6 @@ RecordIO (train.rec), list files, packs (NAME.tar with NAME.csv), decoded pictur
   mimic data pack data/small data/small48]],
 }
 
-local subs = {} -- name -> parser of the sub-command, for its help
-
 local function integer(p, flag, default, text)
     p:option(flag):argname("N"):description(text):convert(cli.integer):default(tostring(default))
 end
@@ -63,18 +61,7 @@ on. Training reads them as a data set of that name, without decoding, and with t
 numbers as from SRC when augment.pre_resize is the size.]],
         "Example:\n  mimic data pack data/affectnet data/affectnet224 --size 224")
     pack.configure(k)
-    for _, sub in ipairs { s, c, i, k } do
-        sub:add_help(false)
-        sub:help_max_width(100)
-    end
-    subs = { synth = s, check = c, info = i, pack = k }
-end
-
----Help of the sub-command named in the words, or nil.
-function command.help(words)
-    for _, w in ipairs(words) do
-        if subs[w] then return subs[w]:get_help() end
-    end
+    command.help = cli.help_of { synth = s, check = c, info = i, pack = k }
 end
 
 local function synth(args)

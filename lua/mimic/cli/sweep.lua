@@ -160,6 +160,21 @@ local function options(args)
     end
 end
 
+-- A script goes up to its first sweep as in a dry run: what a job array cannot carry out is refused before the sweep's
+-- parents run. Any other fault is for the true run to tell, and so are warnings.
+local function refuse_early(script)
+    local opts, progress = experiment.options, require "mimic.progress"
+    local before, say, complain = { opts.dry_run, opts.collect, opts.planned }, print, progress.complain
+    opts.dry_run, opts.collect, opts.only_checks = true, {}, true
+    _G.print, progress.complain = function() end, function() end
+    local ok, err = pcall(run_command.execute, script)
+    _G.print, progress.complain = say, complain
+    opts.dry_run, opts.collect, opts.planned = table.unpack(before, 1, 3)
+    opts.only_checks, opts.cost = false, nil
+    cli.stop_if_asked()
+    if not ok and tostring(err):find("--slurm: ", 1, true) then error(err, 0) end
+end
+
 local function run_script(args)
     local text, why = m.sys.read_file(args.what)
     if not text then cli.fail(cli.USAGE, "%s", why) end
@@ -170,7 +185,9 @@ local function run_script(args)
                 cli.fail(cli.USAGE, "--%s goes with -m; without it the script's exp:sweep says it", key)
             end
         end
-        return run_command.execute { path = args.what, text = text, words = args.words }
+        local script = { path = args.what, text = text, words = args.words }
+        if args.slurm then refuse_early(script) end
+        return run_command.execute(script)
     end
     local words, domains = cli.guard(cli.USAGE, syntax.multi, args.words)
     local script = { path = args.what, text = text, words = words }

@@ -15,8 +15,6 @@ with init_from = "FILE".]],
   mimic weights convert results/runs/3/final.safetensors vit.safetensors]],
 }
 
-local subs = {}
-
 function command.configure(p)
     p:require_command(true)
     p:command_target("action")
@@ -32,18 +30,7 @@ decoder, projection heads, second encoders and optimiser state are left out.]],
     c:argument("input"):argname("IN"):description(".safetensors or .pth")
     c:argument("output"):argname("OUT"):description("file to write, .safetensors")
     c:flag("--all"):description("every tensor under the name it has")
-    for _, sub in ipairs { s, c } do
-        sub:add_help(false)
-        sub:help_max_width(100)
-    end
-    subs = { show = s, convert = c }
-end
-
----Help of the sub-command named in the words, or nil.
-function command.help(words)
-    for _, w in ipairs(words) do
-        if subs[w] then return subs[w]:get_help() end
-    end
+    command.help = cli.help_of { show = s, convert = c }
 end
 
 local function count(shape)

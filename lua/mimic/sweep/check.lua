@@ -72,7 +72,11 @@ end
 function check.trials(d)
     if d.trial then return d end -- draws as it goes
     if d.execute then
-        check.points(d, d.try, 100)
+        d.points_tried = 0
+        check.points(d, function(params)
+            d.points_tried = d.points_tried + 1
+            d.try(params)
+        end, 100)
         return d
     end
     if d.rows then
