@@ -223,6 +223,14 @@ function TestCommands.test_resume_uses_the_stored_script()
     lu.assertStrContains(err, "told to fail")
 end
 
+-- Without its packs the experiment refuses before its first run, and names the missing file.
+function TestCommands.test_ferplus48_without_its_packs()
+    local code, _, err = run(("run '%s/experiments/ferplus48.lua' -q data.root=nowhere"):format(shell.source))
+    lu.assertEquals(code, 1)
+    lu.assertStrContains(err, "nowhere/tiny64_train.tar is not there: data.root=DIR names the folder of the packs")
+    lu.assertEquals(json "query --json 'SELECT count(*) AS n FROM run'"[1].n, 0)
+end
+
 function TestCommands.test_other_folder_and_database()
     ok "-C . run toy.lua --db other/x.db"
     lu.assertStrContains(ok "ls --db other/x.db", "first")

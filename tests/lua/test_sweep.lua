@@ -298,6 +298,7 @@ end
 function TestSweep.test_a_missing_metric_names_what_there_is()
     declare { space = { x = { 0 } }, metric = "val/ac" }
     lu.assertStrContains(rows("SELECT error FROM trial")[1].error, "did you mean val/acc?")
+    lu.assertEquals(counts, 1) -- told at the first evaluation, not after the training
     open()
     lu.assertAlmostEquals(declare({ name = "r", space = { x = { 0 } }, metric = "toyset/test/acc" }):best().mean, -0.09,
         1e-12)
