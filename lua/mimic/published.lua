@@ -30,7 +30,7 @@ local affectnet = {
     val = { 500, 500, 500, 500, 500, 500, 500, 500 },
 }
 
--- RecordIO packs of MS-Celeb-1M by their numbers of pictures.
+-- Cleaned forms of MS-Celeb-1M by their numbers of pictures and people.
 local ms1m = {
     { "MS1MV3 (MS1M-RetinaFace)", 5179510, 93431 }, { "MS1MV2 (faces_emore)", 5822653, 85742 },
 }
@@ -43,11 +43,19 @@ local ms1m = {
 
 local function first(list, n) return { table.unpack(list, 1, n) } end
 
-local function is_wordnet(d)
+local function all_named(d, pattern)
     for k = 0, d.classes - 1 do
-        if not d:class_name(k):find("^n%d%d%d%d%d%d%d%d$") then return false end
+        if not d:class_name(k):find(pattern) then return false end
     end
     return d.classes > 0
+end
+
+-- MS-Celeb-1M in one of its forms, else under `name` with the sizes of those there are.
+local function celebrities(d, name)
+    for _, known in ipairs(ms1m) do
+        if #d == known[2] then return { name = known[1], classes = known[3], notes = {} } end
+    end
+    return { name = name, notes = { ("%d pictures: MS1MV3 has 5,179,510, MS1MV2 has 5,822,653"):format(#d) } }
 end
 
 ---What a data set is, by its format and class names; nil when it is nobody's but the user's.
@@ -65,15 +73,11 @@ function published.identify(d)
         return { name = "AffectNet-" .. n, notes = {},
             counts = { train = first(affectnet.train, n), val = first(affectnet.val, n) } }
     end
-    if d.format == "recordio" then
-        for _, known in ipairs(ms1m) do
-            if #d == known[2] then return { name = known[1], classes = known[3], notes = {} } end
-        end
-        return { name = "faces in RecordIO", notes = {
-            ("%d pictures: MS1MV3 has 5,179,510, MS1MV2 has 5,822,653"):format(#d),
-        } }
+    if d.format == "recordio" then return celebrities(d, "faces in RecordIO") end
+    if d.format == "folders" and all_named(d, "^m%.%w+$") then -- folders by Freebase id
+        return celebrities(d, "MS-Celeb-1M, or a part of it")
     end
-    if d.format == "folders" and is_wordnet(d) then
+    if d.format == "folders" and all_named(d, "^n%d%d%d%d%d%d%d%d$") then
         return { name = d.classes == 1000 and "ImageNet-1K" or "folders by WordNet id", classes = 1000,
             counts = { train = 1281167, val = 50000 }, notes = {} }
     end

@@ -92,6 +92,8 @@ function TestDataSets.test_info_names_and_warns()
     lu.assertStrContains(out, "without a label")
     ok "data synth raf --layout rafdb --train 30 --test 10"
     lu.assertStrContains(ok "data info raf", "warning: test: 10 labelled pictures, published 3068")
+    ok "data synth --layout ms1m celebrities"
+    lu.assertStrContains(ok "data info celebrities", "MS-Celeb-1M, or a part of it")
     out = ok "data info raf --csv"
     lu.assertEquals(out:match("^[^\n]*"), "class,train,test")
     local code, _, err = shell.run(dir, "data info fer --mode best")
