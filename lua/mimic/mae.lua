@@ -2,6 +2,7 @@
 -- Rule: only visible patches are embedded; names and shapes are the reference's.
 local m = require "mimic"
 local nn = require "mimic.nn"
+local reconstruction = require "mimic.reconstruction"
 local suggest = require "mimic.suggest"
 local vit = require "mimic.vit"
 local posembed = require "mimic.posembed"
@@ -140,15 +141,7 @@ local function denormalise(pred, target)
     return pred * var:scale{ beta = 1e-6 }:sqrt() + mean
 end
 
--- Normalised pixels [B,C,H,W] -> u8 [B,H,W,C]; the cast cuts off and holds the range 0..255.
-local function to_bytes(x, mean, std)
-    local function channel(values) return m.tensor(values):reshape{ 1, 3, 1, 1 } end
-    local v = (x * channel(std) + channel(mean)):scale{ alpha = 255, beta = 0.5 }
-    return v:permute{ 1, 3, 4, 2 }:contiguous():cast{ dtype = "u8" }
-end
-
---- Pictures of what the model sees and makes of it, three rows of u8 [B,H,W,3]: the input, the input
---- with removed patches grey, the prediction with visible patches pasted in.
+--- Pictures of what the model sees and makes of it (reconstruction.lua).
 ---@param images any normalised [B,3,H,W]
 ---@param noise any [B,Np]
 ---@param opts {mask: number, norm_pix: boolean, mean: number[], std: number[]}
@@ -158,14 +151,7 @@ function MAE:visualise(images, noise, opts)
         local _, pred, mask = self(images, noise, opts)
         local target = self:target(images)
         if opts.norm_pix then pred = denormalise(pred, target) end
-        local removed = mask:reshape{ mask.shape[1], mask.shape[2], 1 }
-        local shown = 1 - removed
-        local attrs = { patch = self.config.patch, channels = 3, order = "mae" }
-        local visible = target * shown
-        local function picture(patches)
-            return to_bytes(m.unpatchify(patches, attrs), opts.mean, opts.std)
-        end
-        return picture(target), picture(visible), picture(visible + pred * removed)
+        return reconstruction.rows(target, pred, mask, { patch = self.config.patch, order = "mae" }, opts)
     end)
 end
 

@@ -4,6 +4,7 @@
 -- relative position bias), so that its checkpoints fine-tune as those of the other methods.
 local m = require "mimic"
 local nn = require "mimic.nn"
+local reconstruction = require "mimic.reconstruction"
 local vit = require "mimic.vit"
 
 local simmim = {}
@@ -86,6 +87,19 @@ function SimMIM:forward(images, mask)
     local error_sum = ((d:relu() + (d * -1):relu()) * masked):sum()
     local pixels = mask:sum() * (c.patch * c.patch)
     return error_sum / (pixels:scale{ beta = 1e-5 }) * (1 / c.channels), pred
+end
+
+--- Pictures of what the model sees and makes of it (reconstruction.lua).
+---@param images any normalised [B,3,H,W]
+---@param mask any [B,Np]
+---@param opts {mean: number[], std: number[]}
+---@return any input, any masked, any output
+function SimMIM:visualise(images, mask, opts)
+    return m.no_grad(function()
+        local attrs = { patch = self.config.patch, order = "conv" }
+        local _, pred = self(images, mask)
+        return reconstruction.rows(m.patchify(images, attrs), pred, mask, attrs, opts)
+    end)
 end
 
 --- A SimMIM with every parameter at its initial value when `seed` is given, else zeros.

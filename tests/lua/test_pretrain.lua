@@ -253,6 +253,27 @@ function TestSimMIM.test_mask_covers_whole_cells()
     lu.assertErrorMsgContains("mask_patch = 6", model.mask, model, 1, 6, 0.6)
 end
 
+-- Where nothing is masked the output is the input, and removed pixels are the mean colour.
+function TestSimMIM.test_pictures()
+    local model = simmim.new(tiny, 1)
+    m.seed(2)
+    local images = m.rand_normal { 2, 3, 16, 16, std = 0.5 }
+    local mask = model:mask(2, 8, 0.5)
+    local input, masked, output = model:visualise(images, mask, { mean = { 0.5, 0.5, 0.5 }, std = { 0.2, 0.2, 0.2 } })
+    lu.assertEquals({ input.shape, input.dtype }, { { 2, 16, 16, 3 }, "u8" })
+    local a, b, c, w = input:tolist(), masked:tolist(), output:tolist(), mask:tolist()
+    local changed = 0
+    for y = 1, 16 do
+        for x = 1, 16 do
+            local removed = w[1][(y - 1) // 4 * 4 + (x - 1) // 4 + 1] == 1
+            lu.assertEquals(b[1][y][x], removed and { 128, 128, 128 } or a[1][y][x])
+            if removed then changed = changed + (c[1][y][x][1] ~= a[1][y][x][1] and 1 or 0)
+            else lu.assertEquals(c[1][y][x], a[1][y][x]) end
+        end
+    end
+    lu.assertTrue(changed > 32)
+end
+
 function TestSimMIM.test_loss_is_l1_on_masked_pixels()
     local model = simmim.new(tiny, 1)
     m.seed(2)

@@ -1,7 +1,7 @@
 -- method = "mae": masked reconstruction of pictures (method.md Eq. 2, 2.9).
-local m = require "mimic"
 local mae = require "mimic.mae"
 local ranges = require "mimic.ranges"
+local reconstruction = require "mimic.reconstruction"
 local task = require "mimic.task"
 local train = require "mimic.train"
 
@@ -37,16 +37,11 @@ function method.loss(model, batch, c)
         { mask = c.mask, norm_pix = c.norm_pix, on = c.loss.on }))
 end
 
---- Input, masked input and output of the first pictures: a picture per row.
 function method.picture(model, batch, c)
-    local n = math.min(c.pictures, batch.images.shape[1])
-    local images = batch.images:slice{ axis = 1, start = 1, stop = n }:contiguous()
-    m.set_step(0)
-    local input, masked, output = model:visualise(images, model:noise(n),
-        { mask = c.mask, norm_pix = c.norm_pix, mean = c.augment.mean, std = c.augment.std })
-    local rows = m.concat(input, masked, output, { axis = 3 }) -- [n,S,3S,3]
-    local side = c.model.img
-    return m.image.from(rows:reshape{ n * side, 3 * side, 3 }):jpeg(90)
+    return reconstruction.jpeg(batch, c.pictures, function(images)
+        return model:visualise(images, model:noise(images.shape[1]),
+            { mask = c.mask, norm_pix = c.norm_pix, mean = c.augment.mean, std = c.augment.std })
+    end)
 end
 
 return method

@@ -1,5 +1,6 @@
 -- method = "simmim": SimMIM (method.md 3.1, 6.9).
 local ranges = require "mimic.ranges"
+local reconstruction = require "mimic.reconstruction"
 local simmim = require "mimic.simmim"
 local task = require "mimic.task"
 local train = require "mimic.train"
@@ -19,6 +20,8 @@ method.defaults = task.merge(train.defaults, task.optim_defaults, {
     opt = "adamw", betas = { 0.9, 0.999 }, weight_decay = 0.05, exempt = "timm", clip = 5,
     blr = 1e-4, per = 512,  -- lr = blr * batch * accumulate / per; the published batch is 2048
     lr = false,             -- absolute rate instead of blr
+    pictures = 8,           -- reconstructions kept at the end; 0 = none
+    picture_epochs = false, -- and every so many epochs; false = about ten times, with checkpoints
 })
 
 function method.check(c, model)
@@ -31,6 +34,12 @@ end
 
 function method.loss(model, batch, c)
     return (model(batch.images, model:mask(batch.images.shape[1], c.mask_patch, c.mask)))
+end
+
+function method.picture(model, batch, c)
+    return reconstruction.jpeg(batch, c.pictures, function(images)
+        return model:visualise(images, model:mask(images.shape[1], c.mask_patch, c.mask), c.augment)
+    end)
 end
 
 return method
