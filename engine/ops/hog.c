@@ -30,13 +30,20 @@ const mimic_op mimic_op_hog = {
     .n_out = 1,
     .flags = MIMIC_OP_NO_GRAD,
     .dtypes = MIMIC_BIT(MIMIC_F32) | MIMIC_BIT(MIMIC_F64),
-    .attrs = {{"bins", MIMIC_ATTR_I64, 9, NULL}, {"pool", MIMIC_ATTR_I64, NAN, NULL}},
+    .attrs = {{"bins", MIMIC_ATTR_I64, 9, NULL},
+              {"pool", MIMIC_ATTR_I64, NAN, NULL},
+              {"gx", MIMIC_ATTR_F64, 0, NULL},
+              {"gy", MIMIC_ATTR_F64, 0, NULL}},
     .shape = hog_shape,
     .inputs = "img",
-    .cases = "img[2,3,8,8] pool=4; img[1,1,6,4] pool=2 bins=5; img[1,3,2,2] pool=1; "
-             "img[0,3,4,4] pool=2; img[2,3,32,32] pool=8 bins=18",
-    .doc = "hog(img[B, C, H, W], {pool, bins=9}) -> histogram[B, H/pool, W/pool, C, bins]\n"
-           "Per pixel and channel the Sobel gradient (borders reflected) gx, gy; its magnitude "
-           "goes to bin floor(atan2(gx, gy) / pi * bins) mod bins; mean over pool x pool pixels. "
+    .cases =
+        "img[2,3,8,8] pool=4; img[1,1,6,4] pool=2 bins=5; img[1,3,2,2] pool=1; "
+        "img[0,3,4,4] pool=2; img[2,3,32,32] pool=8 bins=18; img[1,3,8,8] pool=4 bins=18 gx=0.3 "
+        "gy=-0.2",
+    .doc = "hog(img[B, C, H, W], {pool, bins=9, gx=0, gy=0}) -> histogram[B, H/pool, W/pool, C, "
+           "bins]\n"
+           "Per pixel and channel the Sobel gradient (borders reflected) gx, gy, to which the "
+           "attributes gx, gy are added; its magnitude goes to bin floor(atan2(gx, gy) / pi * "
+           "bins) mod bins; mean over pool x pool pixels. "
            "Not normalised. No gradient.",
 };

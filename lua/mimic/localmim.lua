@@ -17,6 +17,7 @@ localmim.defaults = {
     taps = false, -- four blocks, from 0; false: 1, 3, depth-3, depth-1 (spread evenly below depth 5)
     decoder = { dim = 256, depth = 1, heads = 8 },
     bins = 9,
+    hog_bias = false, -- true: as the reference's ViT-L (bins = 18), fixed random numbers are added to the gradients
 }
 
 -- Cells per patch side that the four decoders predict.
@@ -96,11 +97,16 @@ function Decoder:forward(latent, restore)
     return self.pred(y:slice{ axis = 2, start = 2, stop = 0 }:contiguous())
 end
 
--- The Sobel kernels, which the reference keeps as frozen weights; the operator `hog` has them built in.
+-- The Sobel kernels, which the reference keeps as frozen weights; the operator `hog` has them built in. biased: with
+-- the default bias of a convolution, frozen too.
 local Sobel = nn.class "conv"
-function Sobel:init()
+function Sobel:init(biased)
     local flat <const> = m.tensor { 1, 0, -1, 2, 0, -2, 1, 0, -1, 1, 2, 1, 0, 0, 0, -1, -2, -1 }
     self:buffer("weight", flat:reshape{ 2, 1, 3, 3 }:contiguous())
+    if biased then
+        self:parameter("bias", { 2 }, nn.init.fan_in(9))
+        self:freeze()
+    end
 end
 
 ---@class localmim.LocalMIM: nn.Module
@@ -140,7 +146,7 @@ function LocalMIM:init(c)
         local key = tostring(k - 1)
         norms[k] = { key, nn.LayerNorm(c.dim) }
         decoders[k] = { key, Decoder(c, scale) }
-        kernels[k] = { key, nn.Sequential { { "conv", Sobel() } } }
+        kernels[k] = { key, nn.Sequential { { "conv", Sobel(c.hog_bias) } } }
     end
     self:child("norm", nn.Sequential(norms))
     self:child("decoder", nn.Sequential(decoders))
@@ -174,14 +180,34 @@ local function coarser(cells)
     return y:reshape{ s[1], s[2] // 2, s[3] // 2, table.unpack(rest) }
 end
 
+-- What is added to the gradients at each scale, {gx, gy}; read from the device once, before a step is recorded there.
+function LocalMIM:offsets()
+    if not self.read_offsets then
+        self.read_offsets = {}
+        for k = 1, 4 do
+            local conv = self.hog_enc[tostring(k - 1)].conv
+            self.read_offsets[k] = conv.bias and conv.bias:tolist()
+        end
+    end
+    return self.read_offsets
+end
+
 --- Histograms of oriented gradients at the four scales, [B,cells,C*bins], each of length 1 per channel.
 function LocalMIM:targets(images)
     local bins = self.config.bins
     return m.no_grad(function()
-        local cells = m.hog(images, { pool = self.config.patch // 4, bins = bins })
+        local offsets, cells = self:offsets(), nil
         local out = {}
         for k = 1, 4 do
-            if k > 1 then cells = coarser(cells) end
+            if offsets[k] then
+                cells = m.hog(images, { pool = self.config.patch // 4, bins = bins, gx = offsets[k][1],
+                    gy = offsets[k][2] })
+                for _ = 2, k do cells = coarser(cells) end
+            elseif k == 1 then
+                cells = m.hog(images, { pool = self.config.patch // 4, bins = bins })
+            else
+                cells = coarser(cells)
+            end
             local s = cells.shape
             out[k] = cells:l2norm():reshape{ s[1], s[2] * s[3], s[4] * bins }
         end
@@ -235,7 +261,7 @@ function localmim.new(c, seed)
         if c[key] == nil then full[key] = default else full[key] = c[key] end
     end
     local resolved = vit.resolve(full)
-    for _, key in ipairs { "taps", "decoder", "bins" } do resolved[key] = full[key] end
+    for _, key in ipairs { "taps", "decoder", "bins", "hog_bias" } do resolved[key] = full[key] end
     resolved.pos, resolved.cls_token, resolved.drop_path = "sincos", true, 0
     local model = LocalMIM(resolved)
     return seed and model:initialise(seed) or model

@@ -230,6 +230,31 @@ function TestMoCo.test_loss_is_info_nce_over_both_views()
     lu.assertTrue(moved(model.base_encoder.cls_token))
 end
 
+-- The reference's ViT-L: frozen random numbers are added to the gradients, others at each scale.
+function TestMethods.test_localmim_with_biased_gradients()
+    local localmim = require "mimic.localmim"
+    local settings = { preset = false, img = 16, patch = 4, dim = 24, depth = 2, heads = 2, bins = 18,
+        decoder = { dim = 16, depth = 1, heads = 2 } }
+    local plain = localmim.new(settings, 1)
+    settings.hog_bias = true
+    local model = localmim.new(settings, 1)
+    lu.assertEquals(#model:named(), #plain:named() + 4)
+    local frozen = {}
+    for _, p in ipairs(model:parameters()) do
+        if not p.tensor.requires_grad then frozen[#frozen + 1] = p.name end
+    end
+    lu.assertEquals(frozen, { "hog_enc.0.conv.bias", "hog_enc.1.conv.bias", "hog_enc.2.conv.bias",
+        "hog_enc.3.conv.bias" })
+    local images = m.rand_normal { 2, 3, 16, 16, seed = 1, stream = 1, step = 1 }
+    local gx, gy = table.unpack(model.hog_enc["1"].conv.bias:tolist())
+    lu.assertTrue(gx ~= 0 and math.abs(gx) <= 1 / 3 and gy ~= 0 and math.abs(gy) <= 1 / 3)
+    -- At the second scale: cells of two pixels, by those numbers.
+    local want = m.hog(images, { pool = 2, bins = 18, gx = gx, gy = gy }):l2norm():reshape { 2, 64, 54 }:tolist()
+    local got = model:targets(images)[2]:tolist()
+    for k = 1, 54 do lu.assertAlmostEquals(got[1][5][k], want[1][5][k], 1e-6) end
+    lu.assertNotEquals(got, plain:targets(images)[2]:tolist())
+end
+
 local TestSimMIM = {}
 
 function TestSimMIM.test_mask_covers_whole_cells()

@@ -8,6 +8,7 @@
 typedef struct hog_job {
     const mimic_tensor *img, *out;
     int64_t bins, pool, per, rows; /* rows: B * H/pool */
+    double add[2];                 /* to gx, gy */
 } hog_job;
 
 static double pixel(const void *plane, bool wide, int64_t at) {
@@ -21,14 +22,14 @@ static int64_t reflect(int64_t i, int64_t n) {
 
 /* Adds the gradient at (y, x) of one channel to its cell's histogram. */
 static void vote(const void *plane, bool wide, int64_t height, int64_t width, int64_t y, int64_t x,
-                 int64_t bins, double *hist) {
+                 int64_t bins, const double add[2], double *hist) {
     double p[3][3];
     for (int dy = 0; dy < 3; dy++)
         for (int dx = 0; dx < 3; dx++)
             p[dy][dx] = pixel(plane, wide,
                               reflect(y + dy - 1, height) * width + reflect(x + dx - 1, width));
-    double gx = p[0][0] - p[0][2] + 2 * (p[1][0] - p[1][2]) + p[2][0] - p[2][2];
-    double gy = p[0][0] - p[2][0] + 2 * (p[0][1] - p[2][1]) + p[0][2] - p[2][2];
+    double gx = p[0][0] - p[0][2] + 2 * (p[1][0] - p[1][2]) + p[2][0] - p[2][2] + add[0];
+    double gy = p[0][0] - p[2][0] + 2 * (p[0][1] - p[2][1]) + p[0][2] - p[2][2] + add[1];
     double turn = floor(atan2(gx, gy) / 3.14159265358979323846 * (double)bins);
     int64_t bin = isfinite(turn) ? (int64_t)turn % bins : 0;
     hist[bin < 0 ? bin + bins : bin] += sqrt(gx * gx + gy * gy);
@@ -52,7 +53,7 @@ static void hog_chunk(void *arg, int64_t chunk, int worker) {
                 hist[k] = 0;
             for (int64_t y = cy * j->pool; y < (cy + 1) * j->pool; y++)
                 for (int64_t x = cx * j->pool; x < (cx + 1) * j->pool; x++)
-                    vote(plane, wide, height, width, y, x, j->bins, hist);
+                    vote(plane, wide, height, width, y, x, j->bins, j->add, hist);
             int64_t at = (r * gw * channels + cell) * j->bins;
             double area = (double)(j->pool * j->pool);
             for (int64_t k = 0; k < j->bins; k++)
@@ -65,7 +66,11 @@ static void hog_chunk(void *arg, int64_t chunk, int worker) {
 
 mimic_status KERNEL(hog)(mimic_call *c) {
     const mimic_tensor *x = c->in[0];
-    hog_job j = {.img = x, .out = c->out[0], .bins = c->attrs.v[0].i, .pool = c->attrs.v[1].i};
+    hog_job j = {.img = x,
+                 .out = c->out[0],
+                 .bins = c->attrs.v[0].i,
+                 .pool = c->attrs.v[1].i,
+                 .add = {c->attrs.v[2].f, c->attrs.v[3].f}};
     if (mimic_numel(x) == 0)
         return MIMIC_OK;
     j.rows = c->out[0]->shape[0] * c->out[0]->shape[1];

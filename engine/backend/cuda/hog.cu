@@ -9,14 +9,14 @@ __device__ __forceinline__ int reflect(int i, int n) {
     return i < 0 ? 1 : i < n ? i : n - 2;
 }
 
-/* Bin and magnitude of the gradient at (y,x) of plane[height,width]. */
+/* Bin and magnitude of the gradient at (y,x) of plane[height,width], to which `add` is added. */
 __device__ __forceinline__ void vote(const float *plane, int height, int width, int y, int x,
-                                     int bins, int *bin, double *size) {
+                                     int bins, double2 add, int *bin, double *size) {
     double p[3][3];
     UNROLL for (int dy = 0; dy < 3; dy++) UNROLL for (int dx = 0; dx < 3; dx++) p[dy][dx] =
         (double)plane[(int64_t)reflect(y + dy - 1, height) * width + reflect(x + dx - 1, width)];
-    double gx = p[0][0] - p[0][2] + 2 * (p[1][0] - p[1][2]) + p[2][0] - p[2][2];
-    double gy = p[0][0] - p[2][0] + 2 * (p[0][1] - p[2][1]) + p[0][2] - p[2][2];
+    double gx = p[0][0] - p[0][2] + 2 * (p[1][0] - p[1][2]) + p[2][0] - p[2][2] + add.x;
+    double gy = p[0][0] - p[2][0] + 2 * (p[0][1] - p[2][1]) + p[0][2] - p[2][2] + add.y;
     double turn = floor(atan2(gx, gy) / 3.14159265358979323846 * (double)bins);
     int k = isfinite(turn) ? (int)turn % bins : 0;
     *bin = k < 0 ? k + bins : k;
@@ -26,7 +26,7 @@ __device__ __forceinline__ void vote(const float *plane, int height, int width, 
 /* out[B,down,across,C,bins] of img[B,C,down*pool,across*pool]; dynamic shared memory: bins doubles
  */
 __global__ void hog_cells(const float *img, float *out, int channels, int down, int across,
-                          int pool, int bins) {
+                          int pool, int bins, double2 add) {
     SHARED(double, sizes, THREADS);
     SHARED(int, places, THREADS);
     DYNAMIC_SHARED(double, hist);
@@ -40,7 +40,7 @@ __global__ void hog_cells(const float *img, float *out, int channels, int down, 
         int i = first + (int)threadIdx.x, n = area - first < THREADS ? area - first : THREADS;
         if (i < area)
             vote(plane, down * pool, across * pool, cy * pool + i / pool, cx * pool + i % pool,
-                 bins, places + threadIdx.x, sizes + threadIdx.x);
+                 bins, add, places + threadIdx.x, sizes + threadIdx.x);
         __syncthreads();
         for (int k = (int)threadIdx.x; k < bins; k += THREADS)
             for (int j = 0; j < n; j++)
@@ -55,10 +55,11 @@ KERNEL(hog) {
     const mimic_tensor *x = c->in[0];
     const int64_t *s = c->out[0]->shape;
     int bins = (int)c->attrs.v[0].i, pool = (int)c->attrs.v[1].i;
+    double2 add = {c->attrs.v[2].f, c->attrs.v[3].f};
     if (mimic_numel(x) == 0)
         return MIMIC_OK;
     LAUNCH(hog_cells, blocks_of(s[0] * s[1] * s[2] * s[3], 1), THREADS,
            (size_t)bins * sizeof(double), state_of(c->ctx)->stream, (const float *)mimic_data(x),
-           (float *)mimic_data(c->out[0]), (int)s[3], (int)s[1], (int)s[2], pool, bins);
+           (float *)mimic_data(c->out[0]), (int)s[3], (int)s[1], (int)s[2], pool, bins, add);
     return done(c);
 }
