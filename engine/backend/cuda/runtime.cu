@@ -71,7 +71,8 @@ static mimic_status tell_fault(mimic_ctx *ctx, unsigned long long word, uint64_t
     const cuda_state *s = state_of(ctx);
     bool recorded = (word >> 48 & RECORDED_TICKET) != 0;
     uint64_t ticket = word >> 48 & (RECORDED_TICKET - 1);
-    const fault_note *n = &(recorded ? s->recorded : s->notes)[ticket % FAULTS];
+    const fault_note *notes = recorded ? s->recorded : s->notes;
+    const fault_note *n = &notes[ticket % FAULTS];
     const char *before = n->place ? " (" : "", *place = n->place ? n->place : "";
     const char *close = n->place ? ")" : "";
     long long at = (long long)(word & 0xffffffffffffull);
