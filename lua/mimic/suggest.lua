@@ -37,11 +37,12 @@ function suggest.near(name, known)
     local function distance(k) -- names of very different lengths are not near: no need to compare them
         return math.abs(#k - #low) <= limit and suggest.distance(low, k:lower()) or math.huge
     end
+    local seen = {}
     for _, k in ipairs(known) do
-        local d = distance(k)
-        local tail = k:match("[^.]+$")
+        local d, tail = distance(k), k:match("[^.]+$")
         if tail and tail ~= k then d = math.min(d, distance(tail) + 0.5) end
-        if d <= limit then found[#found + 1] = { k, d } end
+        if d <= limit and not seen[k] then found[#found + 1] = { k, d } end
+        seen[k] = true
     end
     table.sort(found, function(a, b)
         if a[2] ~= b[2] then return a[2] < b[2] end

@@ -344,6 +344,7 @@ function TestConfig.test_suggestions()
     local known = { "epochs", "batch", "optim.lr", "weight_decay" }
     lu.assertEquals(suggest.near("epoch", known), { "epochs" })
     lu.assertEquals(suggest.near("bacth", known), { "batch" })
+    lu.assertEquals(suggest.near("tua", { "tau", "tau" }), { "tau" }) -- a sweep and an experiment of one name
     lu.assertEquals(suggest.near("xyzzy", known), {})
     lu.assertEquals(suggest.hint("epoch", known), " (did you mean epochs?)")
     lu.assertEquals(suggest.distance("kitten", "sitting"), 3)
