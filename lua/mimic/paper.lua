@@ -239,8 +239,8 @@ function paper.new(ref)
     }
     if not scales[c.scale] then
         local names = { "paper", "small", "smoke" }
-        error(("scale '%s'%s: paper, small or smoke"):format(tostring(c.scale),
-            suggest.hint(tostring(c.scale), names)), 0)
+        config.refuse("scale '%s'%s: paper, small or smoke", tostring(c.scale),
+            suggest.hint(tostring(c.scale), names))
     end
     local settings = scales[c.scale](c.data.root or nil)
     local self = setmetatable({ ref = ref, scale = c.scale, settings = settings, config = c, filed = {},
@@ -248,13 +248,13 @@ function paper.new(ref)
         grid = settings.grid }, Paper)
     for axis, values in pairs(config.plain(c.grid)) do
         if values and type(values) ~= "table" then
-            error(("grid.%s takes a list: grid.%s=[%s]"):format(axis, axis, tostring(values)), 0)
+            config.refuse("grid.%s takes a list: grid.%s=[%s]", axis, axis, tostring(values))
         end
         if values then settings.grid[axis] = values end
     end
     if c.sets then
         self.sets = self:chosen(c.sets)
-        if #self.sets == 0 then error("sets: none of them belongs to scale=" .. c.scale, 0) end
+        if #self.sets == 0 then config.refuse("sets: none of them belongs to scale=%s", c.scale) end
     end
     for _, known in ipairs(settings.expected) do flops.expect(table.unpack(known)) end
     if not experiment.options.dry_run then
