@@ -61,7 +61,7 @@ img.strip{display:block;max-width:100%;height:auto;margin:.3rem 0;image-renderin
 ol.worst{margin:.2rem 0;padding-left:1.4rem}caption{text-align:left;padding:.2rem 0}
 th[colspan]{text-align:center!important}
 figure .legend svg.key{width:12px;height:12px}tbody th{font-weight:400}
-tbody td:first-child:not(.n),tbody th{min-width:8rem}
+tbody td:first-child:not(.n),tbody th{min-width:min(16rem,32vw)}
 table.heat td:first-child,table.heat th{min-width:0}
 img.pixels{width:100%;max-width:30rem;image-rendering:pixelated;display:block;border-radius:4px}
 table.heat{font-size:.85rem}table.heat td,table.heat th{padding:.25rem .45rem}
