@@ -25,6 +25,7 @@ local began = m.sys.clock()
 m.experiment("overhead"):sweep { name = "overhead", kind = "wait", base = m.config { x = 0.0 }, metric = "val/acc",
     space = { x = m.uniform(0, 1) }, sampler = sampler, trials = 4 }
 local all = m.sys.clock() - began
-print(("%s: 200 results in %.3f s, %.3f s of work: %.2f %% on top"):format(sampler, all, work, 100 * (all - work) / work))
+print(("%s: 200 results in %.3f s, %.3f s of work: %.2f %% on top"):format(sampler, all, work,
+    100 * (all - work) / work))
 experiment.close()
 os.execute("rm -rf '" .. dir .. "'")
