@@ -249,7 +249,9 @@ function TestQueries.test_export()
     write(function(db)
         db:exec("INSERT INTO artifact VALUES(1, '../../../evil', -1, 'source', ?)", m.db.hex(db:put_blob "x"))
     end)
-    ok "export 1 -o out"
+    local said = ok "export 1 -o out"
+    lu.assertStrContains(said, "wrote out in " .. dir .. ": artifacts/, ")
+    lu.assertStrContains(said, "metrics.csv, run.json, script.lua, sources/\n")
     local record = cjson.decode(shell.read(dir .. "/out/run.json"))
     lu.assertEquals(record.run.name, "tau 0.05 lambda 0.1")
     lu.assertEquals(record.answers[1].row, "supervised, CE")
@@ -259,6 +261,7 @@ function TestQueries.test_export()
     lu.assertEquals(shell.read(dir .. "/out/sources/__.._.._evil.lua"), "x")
     refused("export 1 -o out", "not empty")
     lu.assertEquals((run "export 1 -o out2 --weights"), 1) -- it has no checkpoint
+    lu.assertNil(io.open(dir .. "/out2")) -- nor is there half a folder
 end
 
 function TestQueries.test_top_off_a_terminal()

@@ -11,7 +11,8 @@ local command = {
     description = [[
 Writes what a run recorded: run.json (all of its row, parameters, results, tags, events,
 environment), metrics.csv, confusion.csv, script.lua, sources/, artifacts/, and with
---weights its final checkpoint. The folder must be new or empty.]],
+--weights its final checkpoint. Without -o the folder is export-UID in the current folder.
+It must be new or empty: nothing is overwritten. What was written is printed.]],
     examples = [[
   mimic export 12
   mimic export 12 -o for-the-paper/run12 --weights]],
@@ -19,7 +20,7 @@ environment), metrics.csv, confusion.csv, script.lua, sources/, artifacts/, and 
 
 function command.configure(p)
     p:argument("run"):argname("RUN"):description("number, beginning of the uid, or name (the newest)")
-    p:option("-o --out"):argname("DIR"):description("the folder to write (export-UID)")
+    p:option("-o --out"):argname("DIR"):description("the folder to write (default: export-UID, here)")
     p:flag("--weights"):description("also the final checkpoint, a safetensors file")
 end
 
@@ -84,7 +85,16 @@ local function copy(from, to)
     assert(target:close())
 end
 
-local function write(store, run, out, weights)
+-- The checkpoint to export: a pinned one, else the newest.
+local function final_checkpoint(store, run)
+    local list = store:checkpoints(run.id)
+    for _, c in ipairs(list) do
+        if c.keep == "pin" then return c end
+    end
+    return list[1] or error(("run %d has no checkpoint; export it without --weights"):format(run.id), 0)
+end
+
+local function write(store, run, out, checkpoint)
     local db = store.db
     m.sys.mkdirs(out)
     m.sys.write_file_atomic(out .. "/run.json", whole(store, run) .. "\n")
@@ -101,16 +111,24 @@ local function write(store, run, out, weights)
     local script = db:first("SELECT lower(hex(script)) AS sha FROM run WHERE id = ?", run.id).sha
     if script and script ~= "" then m.sys.write_file_atomic(out .. "/script.lua", db:get_blob(script)) end
     artifacts(store, run, out)
-    if not weights then return end
-    local list = store:checkpoints(run.id)
-    local c = list[1]
-    for _, x in ipairs(list) do
-        if x.keep == "pin" then c = x break end
-    end
-    if not c then error(("run %d has no checkpoint"):format(run.id), 0) end
+    local c = checkpoint
+    if not c then return end
     copy(store:file(c.path), ("%s/step-%d.safetensors"):format(out, c.step))
     local sha = m.sha256_file(("%s/step-%d.safetensors"):format(out, c.step))
     if sha ~= c.sha then error(("%s does not match its recorded hash"):format(c.path), 0) end
+end
+
+-- The names in a folder, sorted; folders end in a slash.
+local function names(folder)
+    local list = {}
+    for name in lfs.dir(folder) do
+        if name ~= "." and name ~= ".." then
+            local slash = lfs.attributes(folder .. "/" .. name, "mode") == "directory" and "/" or ""
+            list[#list + 1] = name .. slash
+        end
+    end
+    table.sort(list)
+    return list
 end
 
 function command.run(args)
@@ -119,14 +137,13 @@ function command.run(args)
     local out = args.out or "export-" .. run.uid
     if lfs.attributes(out) then
         if lfs.attributes(out, "mode") ~= "directory" then cli.fail(cli.USAGE, "%s is no folder", out) end
-        for name in lfs.dir(out) do
-            if name ~= "." and name ~= ".." then
-                cli.fail(cli.USAGE, "%s is not empty; name a new folder by -o", out)
-            end
-        end
+        if #names(out) > 0 then cli.fail(cli.USAGE, "%s is not empty; name a new folder by -o", out) end
     end
-    cli.guard(cli.FAILED, write, store, run, out, args.weights)
-    print("wrote " .. out)
+    -- Looked for before anything is written: what is refused leaves no folder behind.
+    local checkpoint = args.weights and cli.guard(cli.FAILED, final_checkpoint, store, run)
+    cli.guard(cli.FAILED, write, store, run, out, checkpoint)
+    local here = out:sub(1, 1) == "/" and "" or " in " .. lfs.currentdir()
+    print(("wrote %s%s: %s"):format(out, here, table.concat(names(out), ", ")))
     return cli.DONE
 end
 
