@@ -59,19 +59,19 @@ function results:run(id)
     return self.db:first(RUN .. "WHERE r.id = ?", id)
 end
 
----A run by number, by the beginning of its uid, or by name (the newest of that name).
+---A run by number, by name (the newest of that name), or by the beginning of its uid.
 ---@param text string
 ---@return table row; an error names what exists when nothing or too much fits
 function results:find(text)
     local id = math.tointeger(tonumber(text))
     local row = id and self:run(id)
     if row then return row end
-    local rows = self.db:rows(RUN .. "WHERE r.uid GLOB ? AND r.deleted IS NULL",
-        text:lower():gsub("[%[%]*?]", "") .. "*")
-    if #rows == 1 then return rows[1] end
-    if #rows > 1 then error(("'%s' fits %d runs; give more of the identifier"):format(text, #rows), 0) end
     row = self.db:first(RUN .. "WHERE r.name = ? AND r.deleted IS NULL ORDER BY r.id DESC LIMIT 1", text)
     if row then return row end
+    local rows = text:find "^%x+$" and self.db:rows(RUN .. "WHERE r.uid GLOB ? AND r.deleted IS NULL",
+        text:lower() .. "*") or {}
+    if #rows == 1 then return rows[1] end
+    if #rows > 1 then error(("'%s' fits %d runs; give more of the identifier"):format(text, #rows), 0) end
     local names = {}
     for r in self.db:each("SELECT DISTINCT name FROM run WHERE deleted IS NULL") do
         names[#names + 1] = r.name

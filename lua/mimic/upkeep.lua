@@ -74,8 +74,11 @@ end
 ---@param text string number or beginning of the uid
 ---@return table row
 function upkeep.undelete(store, text)
-    local rows = store.db:rows([[SELECT id, name, seed, parent FROM run WHERE deleted IS NOT NULL
-      AND (id = ?1 OR uid GLOB ?2)]], math.tointeger(tonumber(text)), text:lower():gsub("[%[%]*?]", "") .. "*")
+    local removed = "SELECT id, name, seed, parent FROM run WHERE deleted IS NOT NULL AND "
+    local rows = store.db:rows(removed .. "id = ?", math.tointeger(tonumber(text)))
+    if #rows == 0 and text:find "^%x+$" then
+        rows = store.db:rows(removed .. "uid GLOB ?", text:lower() .. "*")
+    end
     if #rows == 0 then error(("no removed run '%s'; `mimic ls --deleted` lists them"):format(text), 0) end
     if #rows > 1 then error(("'%s' fits %d removed runs; give more of the identifier"):format(text, #rows), 0) end
     store.db:exec([[WITH RECURSIVE up(id) AS (SELECT ?1 UNION SELECT r.parent FROM run r JOIN up ON r.id = up.id

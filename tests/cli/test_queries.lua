@@ -138,6 +138,26 @@ function TestQueries.test_diff()
     lu.assertStrMatches(same, ".*val/acc%s+equal.*")
 end
 
+-- A name made of hexadecimal digits is a name, whatever the random uids of other runs begin with.
+function TestQueries.test_a_run_by_a_name_that_begins_a_uid()
+    fill { configurations = 1, seeds = 2 }
+    write(function(db)
+        db:exec "UPDATE run SET uid = 'ce' || substr(uid, 3) WHERE id = 1"
+        db:exec "UPDATE run SET uid = 'd0' || substr(uid, 3), name = 'ce' WHERE id = 2"
+    end)
+    ok "note ce 'of the name'"
+    lu.assertEquals(json("query --json 'SELECT id FROM run WHERE length(note) > 0'"), { { id = 2 } })
+    ok "note d0 'of the uid'"
+    lu.assertStrContains(ok "note 2", "of the uid")
+    refused("note '*' x", "no run '*'")
+    write(function(db)
+        db:exec "UPDATE run SET deleted = 1, uid = '2' || substr(uid, 2) WHERE id = 1"
+        db:exec "UPDATE run SET deleted = 1 WHERE id = 2"
+    end)
+    refused("undelete '*'", "no removed run")
+    lu.assertStrContains(ok "undelete 2", "brought back 2") -- the number, though the uid of 1 begins so
+end
+
 function TestQueries.test_tags_and_notes()
     fill { configurations = 1, seeds = 1 }
     ok "tag 1 a=1 b"

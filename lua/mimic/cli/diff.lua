@@ -15,7 +15,7 @@ left out.]],
 }
 
 function command.configure(p)
-    p:argument("a"):argname("RUN"):description("number, beginning of the uid, or name (the newest)")
+    p:argument("a"):argname("RUN"):description("number, name (the newest), or beginning of the uid")
     p:argument("b"):argname("RUN"):description("the run it is compared with")
 end
 

@@ -19,7 +19,7 @@ It must be new or empty: nothing is overwritten. What was written is printed.]],
 }
 
 function command.configure(p)
-    p:argument("run"):argname("RUN"):description("number, beginning of the uid, or name (the newest)")
+    p:argument("run"):argname("RUN"):description("number, name (the newest), or beginning of the uid")
     p:option("-o --out"):argname("DIR"):description("the folder to write (default: export-UID, here)")
     p:flag("--weights"):description("also the final checkpoint, a safetensors file")
 end

@@ -15,7 +15,7 @@ the numbers, or with --plot a curve.]],
 }
 
 function command.configure(p)
-    p:argument("run"):argname("RUN"):description("number, beginning of the uid, or name (the newest)")
+    p:argument("run"):argname("RUN"):description("number, name (the newest), or beginning of the uid")
     p:argument("series"):argname("SERIES"):args("*"):description("names of series, for example train/loss")
     p:flag("--plot"):description("draw the curves")
     p:option("--height"):argname("ROWS"):description("height of the plot"):convert(cli.integer):default("16")

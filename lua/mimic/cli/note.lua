@@ -15,7 +15,7 @@ away. Without text: prints it.]],
 }
 
 function command.configure(p)
-    p:argument("run"):argname("RUN"):description("number, beginning of the uid, or name (the newest)")
+    p:argument("run"):argname("RUN"):description("number, name (the newest), or beginning of the uid")
     p:argument("text"):argname("TEXT"):args("?"):description("the note; from standard input when it is -")
 end
 

@@ -20,7 +20,7 @@ same script that come after it are carried out too.]],
 }
 
 function command.configure(p)
-    p:argument("run"):argname("RUN"):description("number, beginning of the uid, or name (the newest)")
+    p:argument("run"):argname("RUN"):description("number, name (the newest), or beginning of the uid")
 end
 
 local function preload(store, id)

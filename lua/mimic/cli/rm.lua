@@ -17,7 +17,7 @@ so is one that others start from, unless --children removes those too.]],
 }
 
 function command.configure(p)
-    p:argument("runs"):argname("RUN"):args("+"):description("number, beginning of the uid, or name (the newest)")
+    p:argument("runs"):argname("RUN"):args("+"):description("number, name (the newest), or beginning of the uid")
     p:flag("--children"):description("also the runs that start from them")
 end
 

@@ -18,7 +18,7 @@ with --script, the script text it ran.]],
 }
 
 function command.configure(p)
-    p:argument("run"):argname("RUN"):description("number, beginning of the uid, or name (the newest)")
+    p:argument("run"):argname("RUN"):description("number, name (the newest), or beginning of the uid")
     p:flag("--params"):description("only the parameters")
     p:flag("--script"):description("only the text of the script")
 end

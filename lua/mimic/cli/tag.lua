@@ -16,7 +16,7 @@ Adds tags KEY or KEY=VALUE to a run, or removes them. Without tags: lists those 
 }
 
 function command.configure(p)
-    p:argument("run"):argname("RUN"):description("number, beginning of the uid, or name (the newest)")
+    p:argument("run"):argname("RUN"):description("number, name (the newest), or beginning of the uid")
     p:argument("tags"):argname("KEY[=VALUE]"):args("*"):description("tags to add")
     p:option("--remove"):argname("KEY"):count("*"):description("a tag to take away; may be repeated")
     format.options(p)
