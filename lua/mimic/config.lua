@@ -175,7 +175,8 @@ local function words_after(t, patch)
     return next(out) and out
 end
 
----A new frozen configuration: this one with the values of `patch` over it.
+---A new frozen configuration: this one with the values of `patch` over it. Tables are merged key by key; a list or a
+---value takes the place of what was there.
 ---@param patch table
 ---@return table
 function methods:with(patch)

@@ -50,6 +50,20 @@ local function classes_of(path)
     return classes or error(path .. ": no classifier in it", 0)
 end
 
+local function set_name(c)
+    return c.data.name or task.data_name(c.data[c.split])
+end
+
+--- What a run of a configuration will record.
+---@param c table embed.defaults' keys
+---@return metrics.Known|nil nil when the split is not given, which ends the run
+function embed.metrics(c)
+    if not c.data[c.split] then return nil end
+    local name = set_name(c)
+    return { series = { "sys/" }, at_end = true, results = { { name, c.split, "silhouette" },
+        { name, c.split, ("knn%d"):format(c.k) }, { name, c.split, "tsne_kl" } } }
+end
+
 function embed.run(run)
     local c, parent = run.config, run.parent
     if not parent or parent.kind ~= "finetune" then
@@ -64,7 +78,7 @@ function embed.run(run)
     model:compute("f32"):eval()
     local loader = task.evaluation_loader(c.data, data, from, task.merge(from.eval, { batch = c.batch }))
     local r, y, labels = features(model, loader)
-    local name = c.data.name or task.data_name(c.data[c.split])
+    local name = set_name(c)
     local n = #labels
     local apart = m.silhouette(r, y, { metric = c.metric })
     local near = 100 * m.knn_accuracy(r, y, { k = math.min(c.k, n - 1), metric = c.metric })

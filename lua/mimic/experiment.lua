@@ -7,6 +7,8 @@ local config = require "mimic.config"
 local environment = require "mimic.environment"
 local format = require "mimic.format"
 local keep = require "mimic.keep"
+local metrics = require "mimic.metrics"
+local override = require "mimic.override"
 local progress = require "mimic.progress"
 local results = require "mimic.results"
 local room = require "mimic.room"
@@ -30,10 +32,11 @@ experiment.options = {
     pool = nil,                -- {workers, gpus}: a sweep's trials are for worker processes
     script = nil,              -- {path, text, words, files?}: what identifies the runs
     force = false, dry_run = false, fail_fast = false,
+    within = false,            -- the script is run by a search over whole scripts
     only_checks = false,       -- a script ends where it has declared its first sweep
     device = nil,              -- over every configuration's own
-    failed = {}, finished = 0, planned = 0,
-    done = {},                 -- numbers of the runs that count as finished: a trial may fail after its run
+    failed = {}, planned = 0,
+    done = {},                 -- by number of the run: those that came to their end
     collect = nil,             -- a list: runs of a dry run go there instead of to the screen
 }
 
@@ -47,9 +50,11 @@ local environment_row, source_of -- filled once per process
 
 ---Makes a kind of run of the user's own.
 ---@param kind string
----@param task {defaults: table, run: fun(run: table), defaults_of: (fun(given: table): table)?, check: function?}
+---@param task {defaults: table, run: fun(run: table), defaults_of: (fun(given: table): table)?, check: function?,
+---metrics: (fun(cfg: table): metrics.Known)?}
 --- defaults_of gives the defaults that hold for a configuration; `defaults` then knows every key;
---- check(cfg, defaults) raises for values that cannot be, before anything runs
+--- check(cfg, defaults) raises for values that cannot be, before anything runs; metrics(cfg) says what a run will
+--- record, so that a sweep's wrong metric is refused before it
 function experiment.task(kind, task)
     if type(task) ~= "table" or type(task.run) ~= "function" or type(task.defaults) ~= "table" then
         config.refuse("m.experiment.task(kind, {defaults = {...}, run = function(run) ... end})")
@@ -325,6 +330,16 @@ function experiment.resolve(kind, given)
     return cfg, defaults
 end
 
+---Refuses a metric that a run of this configuration will not have.
+---@param kind string
+---@param cfg table resolved
+---@param metric string
+---@param judged boolean? by a pruner, at every evaluation
+function experiment.check_metric(kind, cfg, metric, judged)
+    local task = task_of(kind)
+    metrics.check(task.metrics and task.metrics(cfg), metric, judged)
+end
+
 ---Refuses what no run can start from.
 ---@param parent any
 function experiment.check_parent(parent)
@@ -336,6 +351,7 @@ function experiment.check_parent(parent)
 end
 
 local function one(self, spec, seed)
+    override.check "before its first run"
     local task = task_of(spec.kind)
     local opts = experiment.options
     local parent = spec.parent or nil
@@ -357,6 +373,10 @@ local function one(self, spec, seed)
     end
     if math.type(cfg.seed) ~= "integer" or cfg.seed < 0 then
         config.refuse("seed: expected a whole number >= 0")
+    end
+    if spec.rules and type(spec.rules.best) == "string" and task.metrics then
+        local ok, why = pcall(metrics.check_series, task.metrics(cfg), spec.rules.best)
+        if not ok then config.refuse("keep.best: %s", why) end
     end
     local name = spec.name or spec.kind
     local planned = { kind = spec.kind, name = name, seed = cfg.seed, state = "planned" }
@@ -415,7 +435,6 @@ local function one(self, spec, seed)
             return run
         end
     end
-    opts.finished = opts.finished + 1
     opts.done[run.id] = true
     if hook or not opts.worker then announce(store, run) end -- a worker speaks of its trials only
     return run

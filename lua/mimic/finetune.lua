@@ -109,6 +109,34 @@ function finetune.model(c, classes, seed)
     return seed and model:initialise(seed) or model
 end
 
+--- Name of a split's data set in the results.
+local function set_name(c, split)
+    return c.data.name or task.data_name(c.data[split])
+end
+
+--- What a run of a configuration will record.
+---@param c table finetune.defaults' keys
+---@return metrics.Known
+function finetune.metrics(c)
+    local out = task.metrics()
+    out.series[#out.series + 1] = "train/ce"
+    if finetune.switches(c).loss ~= "none" and c.mscl.weight ~= 0 then
+        out.series[#out.series + 1] = "train/contrast"
+    end
+    for _, split in ipairs { "test", "val" } do
+        if c.data[split] then
+            for k, name in ipairs { "acc", "loss" } do table.insert(out.series, k, split .. "/" .. name) end
+            for _, metric in ipairs { "acc", "acc_last", "best_epoch", "mean_recall", "recall/" } do
+                out.results[#out.results + 1] = { set_name(c, split), split, metric }
+            end
+        end
+    end
+    if c.data.val and c.data.test then
+        out.results[#out.results + 1] = { set_name(c, "test"), "test", "acc_at_best_val" }
+    end
+    return out
+end
+
 --- Whether a loss needs the un-mixed and the mixed views in the encoder.
 ---@param s table of finetune.switches
 ---@return boolean clean, boolean mixed
@@ -271,7 +299,7 @@ function finetune.run(run)
             splits[#splits + 1] = split
             sets[split] = opened
             loaders[split] = task.evaluation_loader(c.data, opened, c, c.eval)
-            names[split] = c.data.name or task.data_name(c.data[split])
+            names[split] = set_name(c, split)
         end
     end
     local classes, class_names = data.classes, {}
@@ -305,7 +333,7 @@ function finetune.run(run)
     end
 
     local function epoch_end(at)
-        if at.epoch < at.epochs and at.epoch % c.eval.every ~= 0 then return {} end
+        if at.epoch < at.epochs and at.epoch % c.eval.every ~= 0 then return false end
         local reports, better = {}, {}
         for _, split in ipairs(splits) do
             local report = evaluate.classifier(model, loaders[split], classes)

@@ -1,5 +1,5 @@
--- The overrides of a command (key=value words), applied to every m.config of the script. A key that neither
--- the script's configuration nor a task knows is refused with the nearest one that exists.
+-- The overrides of a command (key=value words), applied to every m.config of the script that knows the key. One that
+-- neither these nor a task know is refused, with the nearest one that exists, before the first run.
 local config = require "mimic.config"
 local suggest = require "mimic.suggest"
 local syntax = require "mimic.override.syntax"
@@ -16,14 +16,17 @@ function override.set(words)
     overrides = list
 end
 
----Words that no configuration of the script has taken.
----@return string[]
-function override.unused()
-    local out = {}
+---Refuses words that no configuration of the script has taken.
+---@param before string|nil "before its first run": when this is asked earlier than at the end of the script
+function override.check(before)
+    local unused = {}
     for _, o in ipairs(overrides) do
-        if not o.used then out[#out + 1] = o.word end
+        if not o.used and o.refusal then config.refuse("%s", o.refusal) end
+        if not o.used then unused[#unused + 1] = o.word end
     end
-    return out
+    if #unused == 0 then return end
+    config.refuse("%s: the script has no m.config that takes it%s", table.concat(unused, ", "),
+        before and " " .. before or "")
 end
 
 ---Words that a configuration has taken, but whose values nothing has looked at.
@@ -117,10 +120,6 @@ local function suggestions(base, tasks)
 end
 
 local function remove(base, o)
-    if depth_of(base, o.path) < #o.path then
-        config.refuse("%s: there is no such key to remove%s", o.word,
-            suggest.hint(o.text, config.key_names(base)))
-    end
     local node = base
     for i = 1, #o.path - 1 do node = node[o.path[i]] end
     node[o.path[#o.path]] = nil
@@ -161,7 +160,17 @@ local function leaves_of(base, o)
     return out
 end
 
----Changes a plain configuration as the words say.
+-- Why a word is none for this configuration; another one of the script may know it.
+local function why_not(base, o, tasks)
+    if o.op == "remove" and depth_of(base, o.path) < #o.path then
+        return ("%s: there is no such key to remove%s"):format(o.word, suggest.hint(o.text, config.key_names(base)))
+    elseif o.op == "set" and not known(base, o.path, tasks) then
+        return ("unknown key '%s'%s; +%s adds it"):format(o.text, suggest.hint(o.text, suggestions(base, tasks)),
+            o.word)
+    end
+end
+
+---Changes a plain configuration as the words say that are for it.
 ---@param base table
 ---@param origins table<string, string>|nil where each value was set
 ---@return table<string, {word: override.Word, value: any}>|nil by the keys that were set
@@ -170,17 +179,19 @@ function override.apply(base, origins)
     local words = {}
     local tasks = require("mimic.experiment").task_defaults()
     for _, o in ipairs(overrides) do
-        if o.op == "remove" then
-            remove(base, o)
-        elseif o.op == "set" and not known(base, o.path, tasks) then
-            local hint = suggest.hint(o.text, suggestions(base, tasks))
-            config.refuse("unknown key '%s'%s; +%s adds it", o.text, hint, o.word)
+        local refusal = why_not(base, o, tasks)
+        if refusal then
+            o.refusal = o.refusal or refusal
         else
-            set(base, o)
-            for key, value in pairs(leaves_of(base, o)) do words[key] = { word = o, value = value } end
+            if o.op == "remove" then
+                remove(base, o)
+            else
+                set(base, o)
+                for key, value in pairs(leaves_of(base, o)) do words[key] = { word = o, value = value } end
+            end
+            if origins then note(origins, o) end
+            o.used = true
         end
-        if origins then note(origins, o) end
-        o.used = true
     end
     return next(words) and words
 end

@@ -25,6 +25,8 @@ pretrain.methods = { "mae", "moco", "localmim", "simmim", "supervised" }
 ---@field prepare (fun(model: nn.Module, batch: table, c: table, at: train.At, seed: integer))? before each batch of
 ---  training: what the host computes for it goes into the batch
 ---@field evaluate (fun(model: nn.Module, loader: any, c: table, classes: integer): table)? named values
+---@field values string[]? names of evaluate's values; without it the loss alone is measured
+---@field terms string[]? names of what `loss` gives beside the loss
 ---@field picture (fun(model: nn.Module, batch: table, c: table): any)? a JPEG of what the model does
 
 ---@param name string
@@ -61,6 +63,24 @@ function pretrain.check(c, defaults)
     local method = method_of(c.method)
     if method.check then method.check(c, model) end
     if not c.data.train then config.refuse("data.train is not set: the pictures to pre-train on") end
+end
+
+local function set_name(c)
+    return c.data.name or task.data_name(c.data.val or c.data.train)
+end
+
+--- What a run of a configuration will record.
+---@param c table
+---@return metrics.Known
+function pretrain.metrics(c)
+    local method, out = method_of(c.method), task.metrics()
+    for _, name in ipairs(method.terms or {}) do out.series[#out.series + 1] = "train/" .. name end
+    for k, name in ipairs(c.data.val and (method.values or { "loss" }) or {}) do
+        table.insert(out.series, k, "val/" .. name)
+        out.results[k] = { set_name(c), "val", name }
+    end
+    out.at_end = true
+    return out
 end
 
 -- Mean loss over a data set, with the same random numbers every time.
@@ -104,7 +124,7 @@ function pretrain.run(run)
     local repeats = method.repeated and c.repeats or 1
     local loop = repeats == 1 and c or task.merge(c, { epochs = c.epochs // repeats })
     local schedule = task.schedule(c, task.rate(c))
-    local name = c.data.name or task.data_name(c.data.val or c.data.train)
+    local name = set_name(c)
 
     -- What is looked at between epochs: resized pictures, or the views of training where a loss needs both.
     local function looking(dataset)

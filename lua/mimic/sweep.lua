@@ -9,6 +9,7 @@ local config = require "mimic.config"
 local check = require "mimic.sweep.check"
 local draw = require "mimic.sweep.draw"
 local grid = require "mimic.sweep.grid"
+local override = require "mimic.override"
 local progress = require "mimic.progress"
 local queue = require "mimic.sweep.queue"
 local space = require "mimic.sweep.space"
@@ -388,7 +389,7 @@ local function carry_out(d)
         why = require("mimic.sweep.worker").loop(d)
     end
     experiment.say("%s", d:summary())
-    d:note_failures(opts)
+    d:note_ends(opts)
     if why == "cancelled" or why == "paused" then
         experiment.complain("sweep %s is %s: `%s` goes on", d.name, why, command_line.of("sweep", "resume", d.uid))
     end
@@ -440,6 +441,11 @@ end
 local function declare(define_it, exp, given)
     local experiment = require "mimic.experiment"
     local opts = experiment.options
+    if opts.within then
+        config.refuse("-m runs a whole script for each of its points, but this one searches by itself ('%s'): put the "
+            .. "key in that search's own space, or run `mimic sweep FILE.lua KEY=VALUE` once for each value",
+            tostring(given and (given.name or given.ref) or "exp:sweep"))
+    end
     local tried = #(opts.cost or {})
     local ok, d = pcall(define_it, exp, given)
     if ok and not opts.worker then ok, d = pcall(check.trials, d) end
@@ -474,6 +480,7 @@ end
 ---@param spec table
 ---@return sweep.Sweep
 function sweep.declare(exp, spec)
+    override.check "before its first sweep"
     return declare(define, exp, spec)
 end
 
@@ -481,6 +488,7 @@ end
 ---@param spec table
 ---@return sweep.Sweep
 function sweep.ablation(exp, spec)
+    override.check "before its first sweep"
     return declare(define_rows, exp, spec)
 end
 
@@ -594,19 +602,20 @@ function Sweep:summary()
     return ("%s; best %s %.4g%s with %s"):format(text, self.metric, best.mean, sd, sweep.label(best.params))
 end
 
--- Failed trials of worker processes, for the summing up of the command.
-function Sweep:note_failures(opts)
+-- Trials of worker processes too, for the summing up of the command.
+function Sweep:note_ends(opts)
     local store = require("mimic.experiment").store()
     local listed = {}
     for _, run in ipairs(opts.failed) do listed[run.id] = true end
+    for t in store.db:each("SELECT run FROM trial WHERE sweep = ? AND state = 'done' AND run IS NOT NULL", self.id) do
+        opts.done[t.run] = true
+    end
     for t in store.db:each([[SELECT number, run, error FROM trial WHERE sweep = ? AND state = 'failed'
         ORDER BY number]], self.id) do
         if not listed[t.run or 0] then
             local label = ("%s, trial %d: %s"):format(self.name, t.number, (t.error or ""):match("^[^\n]*"))
             opts.failed[#opts.failed + 1] = { id = t.run or 0, label = function() return label end }
-            if opts.done[t.run] then -- its run came to its end, the trial failed with it: one, not two
-                opts.finished, opts.done[t.run] = opts.finished - 1, nil
-            end
+            if t.run then opts.done[t.run] = nil end -- its run came to its end, the trial failed with it: one, not two
         end
     end
 end

@@ -73,6 +73,12 @@ function task.data_name(spec)
     return stem ~= "" and stem or name
 end
 
+--- What every run of train.loop records: the beginning of a task's `metrics`.
+---@return metrics.Known
+function task.metrics()
+    return { series = { "train/loss", "train/epoch_loss", "train/lr", "train/grad_norm", "sys/" }, results = {} }
+end
+
 --- Opens one split of config.data; nil when it is not given.
 ---@param data table config.data
 ---@param split "train"|"val"|"test"

@@ -30,7 +30,8 @@ train.defaults = {
 ---@field prepare (fun(batch: table, at: train.At))? before each step: what the host computes for it, as tensors in
 ---  the batch; and what is no part of forward and backward
 ---@field step fun(batch: table, at: train.At): any, table? scalar loss, and tensors or numbers to log
----@field epoch_end (fun(at: train.At): table?)? called in evaluation mode; returns {value, goal, acc}
+---@field epoch_end (fun(at: train.At): table|false|nil)? called in evaluation mode; returns {value, goal, acc}, or
+---  false where this epoch was not evaluated
 ---@field save (fun(): table)? the task's own state: plain values, exact as JSON
 ---@field load (fun(state: table))?
 
@@ -231,13 +232,15 @@ function Loop:finish_epoch(samples, seconds)
     at.fraction, at.step = at.epoch, at.epoch * self.batches
     self.loss_sum, self.loss_count = 0.0, 0
     spec.model:eval()
-    local report = spec.epoch_end and spec.epoch_end(at) or {}
+    local report = spec.epoch_end and spec.epoch_end(at)
+    local evaluated = report ~= false
+    report = report or {}
     self.acc = report.acc or self.acc
     self:show(at.epoch, samples, seconds)
     local final = at.epoch >= at.epochs
     local saved = final or at.epoch % c.checkpoint_epochs == 0
     if saved then self:save(report.value, report.goal, final) end
-    if self.run:evaluated(at.epoch, final) then
+    if evaluated and self.run:evaluated(at.epoch, final) then
         if not saved then self:save(report.value, report.goal) end
         self.run:pause()
     end

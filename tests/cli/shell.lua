@@ -12,9 +12,10 @@ shell.source = os.getenv("MIMIC_SOURCE") or lfs.currentdir()
 ---A new empty folder.
 ---@return string
 function shell.folder()
-    local dir = os.tmpname()
-    os.remove(dir)
+    local file = os.tmpname()
+    local dir = file .. ".d" -- the file stays until the folder is there: the name is this process's alone
     assert(lfs.mkdir(dir))
+    os.remove(file)
     return dir
 end
 
@@ -48,7 +49,7 @@ end
 
 -- Whether a process is the command and has its results file open: it then answers Ctrl-C as a command does. Before,
 -- the system's own action ends it, or the loading of its libraries is what is interrupted.
-local function has_begun(pid)
+local function has_opened(pid)
     if not tostring(lfs.symlinkattributes(("/proc/%d/exe"):format(pid), "target")):find("mimic", 1, true) then
         return false
     end
@@ -61,17 +62,23 @@ local function has_begun(pid)
 end
 
 ---Runs `mimic WORDS` in dir and sends it Ctrl-C as soon as it works on its results file, however long a loaded
----machine takes to start it. One that has not ended a minute later is killed.
+---machine takes to start it, or as soon as `ready` says so. One that has not ended a minute later is killed.
 ---@param dir string
 ---@param words string
+---@param ready (fun(): any)? may raise: not yet
 ---@return integer code, string out, string err
-function shell.interrupt(dir, words)
+function shell.interrupt(dir, words, ready)
     local pid = m.sys.spawn { "/bin/sh", "-c", ("cd '%s' && exec '%s' %s >out.txt 2>err.txt"):format(dir, shell.mimic,
         words) }
+    local function has_begun()
+        if not ready then return has_opened(pid) end
+        local ok, yes = pcall(ready)
+        return ok and yes
+    end
     local code
     for waited = 0, 60, 0.01 do
         code = m.sys.wait(pid)
-        if code or has_begun(pid) then break end
+        if code or has_begun() then break end
         if waited >= 59.9 then error(words .. ": did not begin within a minute") end
         m.sys.sleep(0.01)
     end

@@ -87,6 +87,7 @@ function TestSweepCommands.test_a_script_is_searched_by_the_command_line()
         ["sweep plain.lua -m toy.y=1,2"] = "did you mean toy.c", ["sweep plain.lua -m toy.x=1"] = "several values",
         ["sweep plain.lua -m 'toy.x=uniform(0,1)'"] = "no end of values",
         ["sweep plain.lua -m toy.x=1,2 --sampler spe"] = "did you mean tpe",
+        ["sweep grid.lua -m steps=1,2"] = "this one searches by itself ('grid')",
         ["sweep plain.lua toy.x=1,2"] = "mimic sweep FILE.lua -m toy.x=1,2",
         ["sweep grid.lua --trials 3"] = "goes with -m", ["sweep nosuch.lua"] = "no script",
         ["sweep lss"] = "did you mean ls",
@@ -124,13 +125,12 @@ function TestSweepCommands.test_each_gpu_gets_a_worker()
 end
 
 function TestSweepCommands.test_ctrl_c_gives_trials_back_and_the_same_command_goes_on()
-    local words = "sweep grid.lua +sleep=0.13 steps=6 --workers 2 --quiet"
-    local code, _, err
-    for wait = 1, 12 do -- a busy machine: until the signal meets workers in the middle of their runs
-        shell.remove(dir .. "/results")
-        code, _, err = run(words, ("timeout --preserve-status -s INT %.1f"):format(0.6 + 0.4 * wait))
-        if code == 75 and err:find("saved at step", 1, true) then break end
-    end
+    local words = "sweep grid.lua +sleep=0.1 steps=10 --workers 2 --quiet"
+    local code, _, err = shell.interrupt(dir, words, function()
+        local file <close> = m.db.open(dir .. "/results/mimic.db", { write = false })
+        return file:first [[SELECT 1 AS x FROM trial t JOIN series s ON s.run = t.run
+            WHERE t.state = 'running' AND s.n > 0]]
+    end)
     lu.assertEquals(code, 75, err)
     lu.assertStrContains(err, "saved at step")
     local n = states "grid"

@@ -50,7 +50,7 @@ end
 local function open(words)
     experiment.close()
     local o = experiment.options
-    o.db, o.failed, o.finished, o.force, o.dry_run = dir .. "/r.db", {}, 0, words == "force", words == "dry"
+    o.db, o.failed, o.done, o.force, o.dry_run = dir .. "/r.db", {}, {}, words == "force", words == "dry"
     o.script = { path = "toy.lua", text = "-- toy", words = {} }
     counts = 0
 end

@@ -52,7 +52,7 @@ local function open()
     experiment.close()
     opened = opened + 1
     local o = experiment.options
-    o.db, o.failed, o.finished = ("%s/%d.db"):format(folder, opened), {}, 0
+    o.db, o.failed, o.done = ("%s/%d.db"):format(folder, opened), {}, {}
     o.script = { path = "test.lua", text = "-- test", words = {} }
 end
 

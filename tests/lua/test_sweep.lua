@@ -37,6 +37,28 @@ experiment.task("toy", {
     end,
 })
 
+-- Says what it records: a series at every step, one result at every step and one at the end.
+experiment.task("told", {
+    defaults = { steps = 4, x = 0.0, late = false },
+    metrics = function(c)
+        return { series = { "val/acc", "sys/" }, at_end = c.late,
+            results = { { "toyset", "test", "best" }, { "toyset", "test", "recall/" } } }
+    end,
+    run = function(run)
+        local c, at = run.config, run:resume() and math.tointeger(run:resume().meta.at) or 0
+        while at < c.steps do
+            at = at + 1
+            counts = counts + 1
+            run:log(at, { ["val/acc"] = c.x })
+            run:result("toyset", "test", "best", c.x * at, 8, at)
+            local pause = run:evaluated(at, at == c.steps)
+            run:checkpoint(at, { { "x", m.tensor { at + 0.0 } } }, { at = at }, { final = at == c.steps })
+            if pause then run:pause() end
+        end
+        run:result("toyset", "test", "recall/happy", c.x, 8, at)
+    end,
+})
+
 local stdout, stderr = io.stdout, io.stderr
 local out = {}
 
@@ -52,7 +74,7 @@ end
 local function open()
     experiment.close()
     local o = experiment.options
-    o.db, o.failed, o.finished = dir .. "/r.db", {}, 0
+    o.db, o.failed, o.done = dir .. "/r.db", {}, {}
     o.max_failures, o.retry = nil, nil
     o.script = { path = "toy.lua", text = "-- toy", words = {} }
     counts, out = 0, {}
@@ -425,6 +447,42 @@ function TestSweep.test_wrong_declarations_are_refused()
     end
     lu.assertErrorMsgContains("eta above 1", m.asha, { eta = 1 })
     lu.assertErrorMsgContains("min is a number", m.asha, { min = "x" })
+end
+
+-- The task says what a run records: a metric that it does not is refused when the sweep is declared.
+function TestSweep.test_a_metric_that_no_run_has_is_refused_before_the_first()
+    local function told(spec)
+        spec.kind, spec.base, spec.space = "told", spec.base or m.config { steps = 4 }, { x = { 4, 3, 2, 1 } }
+        return declare(spec)
+    end
+    local asha = m.asha { min = 1, max = 4, eta = 2 }
+    for metric, text in pairs {
+        ["val/acd"] = "s, x=4: the run records no metric 'val/acd' (did you mean val/acc?)", ["recall/"] = "recall/...",
+        ["toyset/val/best"] = "(or in full, toyset/test/best)",
+        ["loss"] = "its series are val/acc, sys/...; its results",
+    } do
+        config.refused = false
+        lu.assertErrorMsgContains(text, told, { metric = metric })
+        lu.assertStrContains(config.refused, text)
+    end
+    lu.assertErrorMsgContains("recorded at the end of the run; a series is val/acc", told,
+        { metric = "best", pruner = asha, base = m.config { late = true } })
+    lu.assertErrorMsgContains("keep.best: the run records no series 'val/acd' (did you mean val/acc?)", function()
+        m.experiment "e":run { kind = "told", config = {}, keep = { best = "val/acd" } }
+    end)
+    lu.assertEquals(counts, 0)
+    for i, metric in ipairs { "val/acc", "best", "toyset/test/best", "toyset test best", "recall/happy",
+        "sys/peak_bytes" } do
+        local sw = told { name = "s" .. i, metric = metric }
+        lu.assertEquals(sw:points()[4].state, "done", metric)
+    end
+    -- a pruner judges by a result as by a series
+    for i, metric in ipairs { "best", "toyset/test/best" } do
+        local sw = told { name = "p" .. i, metric = metric, pruner = asha, base = m.config { steps = 4 + i } }
+        lu.assertEquals(sw:best().params.x, 4)
+        lu.assertEquals(sw:best().mean, 4.0 * (4 + i))
+        lu.assertTrue(#rows("SELECT 1 FROM trial WHERE state = 'pruned' AND sweep = ?", sw.id) > 0)
+    end
 end
 
 -- What a trial's task would refuse ends the declaration: nothing is queued, nothing runs.

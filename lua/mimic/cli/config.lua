@@ -4,6 +4,7 @@ local m = require "mimic"
 local cli = require "mimic.cli"
 local config = require "mimic.config"
 local experiment = require "mimic.experiment"
+local format = require "mimic.format"
 local origin = require "mimic.origin"
 local run_command = require "mimic.cli.run"
 
@@ -61,7 +62,9 @@ local function leaves_of_run(planned)
         leaf.origin = config.origin(planned.given, leaf.key)
         if not leaf.origin then
             local node = planned.given
-            for part in leaf.key:gmatch("[^.]+") do node = type(node) == "table" and node[part] or nil end
+            for part in leaf.key:gmatch("[^.]+") do
+                if type(node) == "table" then node = node[part] else node = nil end -- a value may be false
+            end
             leaf.origin = node ~= nil and "the script's call of exp:run" or "default of " .. planned.run.kind
         end
     end
@@ -98,8 +101,17 @@ function command.run(args)
         return code
     end
     if #config.made == 0 then cli.fail(cli.FAILED, "%s calls no m.config", args.file) end
+    local names, seen = {}, {}
+    for _, p in ipairs(opts.collect) do
+        local name = format.safe(p.run.name)
+        if not seen[name] then names[#names + 1], seen[name] = name, true end
+    end
     for i, cfg in ipairs(config.made) do
         show(("m.config %d of %d in %s"):format(i, #config.made, args.file), leaves_of(cfg), args.explain)
+    end
+    if #names > 0 then
+        print("# the whole configuration of a run, what the script sets on top included: --run NAME, one of "
+            .. table.concat(names, ", "))
     end
     return code
 end

@@ -75,10 +75,7 @@ function command.execute(script, call)
         if refused(err) then cli.fail(cli.USAGE, "%s", err) end
         cli.fail(cli.FAILED, "%s", err)
     end
-    local unused = override.unused()
-    if #unused > 0 and not finished and not call then
-        cli.fail(cli.USAGE, "%s: the script has no m.config that takes it", table.concat(unused, ", "))
-    end
+    if not (finished or call) then cli.guard(cli.USAGE, override.check) end
     for _, word in ipairs(not (opts.dry_run or finished or call) and override.unread() or {}) do
         progress.complain("%s had no effect: nothing in the script has looked at it", word)
     end
@@ -87,7 +84,9 @@ function command.execute(script, call)
             require("mimic.flops").bill(opts.cost or {})))
     end
     if #opts.failed > 0 then
-        io.stderr:write(("mimic: %d of %d runs failed:\n"):format(#opts.failed, #opts.failed + opts.finished))
+        local all = #opts.failed
+        for _ in pairs(opts.done) do all = all + 1 end
+        io.stderr:write(("mimic: %d of %d runs failed:\n"):format(#opts.failed, all))
         for _, run in ipairs(opts.failed) do
             local hint = run.id > 0 and ("    mimic show %d"):format(run.id) or ""
             io.stderr:write(("  %s%s\n"):format(format.safe(run:label()), hint))

@@ -24,6 +24,7 @@ several values are its space, and the script is run once for each point. The sam
 goes on with the same sweep: --trials is a total.
 Several values: a,b,c  0..4  range(lo,hi,step), ends included  choice(a,b)
 and for --sampler random, sobol or tpe also int(lo,hi)  uniform(lo,hi)  log(lo,hi).
+--slurm goes through the script first as in a dry run, to refuse early.
 mimic sweep ls | show NAME | pause NAME | resume NAME [--failed | --lost] | cancel NAME:
 a NAME is a sweep's name or the beginning of its uid; `best` is a mean over seeds.]],
     examples = [[

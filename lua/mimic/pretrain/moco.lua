@@ -38,6 +38,8 @@ function method.prepare(model, _, c, at)
     model:move(schedule.moco_momentum(c.momentum_encoder, c.epochs)(at.fraction))
 end
 
+method.terms = { "nearest_key_is_right" }
+
 function method.loss(model, batch, c)
     local loss, hits = model(batch.images, c.tau)
     return loss, { nearest_key_is_right = hits }

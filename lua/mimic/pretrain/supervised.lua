@@ -67,6 +67,8 @@ function method.loss(model, batch, c)
     return (m.cross_entropy(logits, y, { smoothing = c.smoothing }))
 end
 
+method.values = { "acc", "loss" }
+
 function method.evaluate(model, loader, _, classes)
     local report = evaluate.classifier(model, loader, classes)
     return { acc = report.acc, loss = report.loss }, report.n

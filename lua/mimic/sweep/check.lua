@@ -28,6 +28,8 @@ local function check_config(d, patch, where)
     local ok, out, defaults = pcall(experiment.resolve, d.kind, d.base:with(patch))
     if not ok then config.refuse("%s: %s", where, out) end
     check_keys(d, patch, defaults, where)
+    ok, out = pcall(experiment.check_metric, d.kind, out, d.metric, d.pruner ~= nil)
+    if not ok then config.refuse("%s: %s", where, out) end
 end
 
 -- A value of each domain, with both ends of the continuous ones.

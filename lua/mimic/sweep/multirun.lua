@@ -29,6 +29,7 @@ function multirun.run(script, of)
     for k, v in pairs(of.space) do domains[k] = v end
     if next(domains) == nil then config.refuse("-m: no key has several values, such as tau=0.05,0.1,0.2") end
     local seeds = of.seeds or take_seeds(domains)
+    local opts = experiment.options
     local function execute(params, seed)
         local words = { table.unpack(of.words) }
         for _, key in ipairs(config.sorted_keys(params)) do words[#words + 1] = word(key, params[key]) end
@@ -36,13 +37,12 @@ function multirun.run(script, of)
         override.set(words)
         script.words = words
         local chunk = assert(load(script.text, "@" .. script.path, "t"))
-        chunk(table.unpack(words))
-        local unused = override.unused()
-        if #unused > 0 then
-            error(("%s: the script has no m.config that takes it"):format(table.concat(unused, ", ")), 0)
-        end
+        opts.within = true
+        local ok, err = pcall(chunk, table.unpack(words))
+        opts.within = false
+        if not ok then error(err, 0) end
+        override.check()
     end
-    local opts = experiment.options
     -- Plans the script with a point's values: refuses wrong ones before anything is queued, loads the files to store.
     local function try(params)
         local dry, collect, say = opts.dry_run, opts.collect, print
@@ -50,6 +50,8 @@ function multirun.run(script, of)
         _G.print = function() end
         local ok, err = pcall(execute, params, seeds and seeds[1])
         local lost = ok and override.without_effect(params)
+        local last = ok and opts.collect[#opts.collect] -- its last run stands for a point
+        if last then ok, err = pcall(experiment.check_metric, last.run.kind, last.run.config, of.metric or "acc") end
         _G.print, opts.dry_run, opts.collect, opts.planned = say, dry, collect, 0
         script.words = of.words
         if not ok then config.refuse("%s", err) end

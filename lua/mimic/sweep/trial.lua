@@ -50,15 +50,14 @@ local function check_metric(metric, values)
         table.concat(known, ", ")), 0)
 end
 
--- Judges a trial of the first seed at the rungs that `epoch` has reached; true: pause.
+-- Judges a trial of the first seed at the rungs that `epoch` has reached, by the value of that moment; true: pause.
 local function judge(store, d, row, epoch, value)
     if not d.pruner or row.seed ~= d.seeds[1] then return false end
     while true do
         local at = asha.epoch(d.pruner, row.rung or 0)
         if not at or epoch < at then return false end
         if value == nil then
-            error(("the pruner needs the series '%s' at every evaluation; the run logged no such value")
-                :format(d.metric), 0)
+            error(("the pruner needs a value of '%s' at every evaluation; the run recorded none"):format(d.metric), 0)
         end
         local on = queue.judge(store, d, row, value)
         if on == nil then error(Run.Taken, 0) end
@@ -74,7 +73,12 @@ local function adopt(store, d, row, run, listener)
     run.listener = listener or function(epoch, values, final)
         check_metric(d.metric, values)
         if final or not d.pruner then return false end
-        local pause = judge(store, d, row, epoch, values[d.metric])
+        local value = values[d.metric]
+        if value == nil then -- a result: the best so far
+            local ok, recorded = pcall(trial.value, store, run.id, d.metric)
+            value = ok and recorded or nil
+        end
+        local pause = judge(store, d, row, epoch, value)
         if pause then run.reason = ("paused at epoch %d"):format(epoch) end
         return pause
     end or nil
