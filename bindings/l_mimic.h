@@ -32,6 +32,8 @@ enum mimicl_kind {
     MIMICL_KINDS
 };
 
+enum { MIMICL_PLACES = 64 };
+
 typedef struct mimicl_node mimicl_node; /* an open scope, l_scope.c */
 
 /* One module instance: userdata in the registry, closed last because it is made first. */
@@ -44,9 +46,10 @@ typedef struct mimicl {
     int base_depth;       /* name-stack depth at the innermost guarded call */
     mimicl_node *orphans; /* scopes whose coroutine was abandoned below newer scopes */
     char logged[256];     /* the engine's last line to its log: why no context was opened */
-    const char *place_source;
-    char place_short[LUA_IDSIZE];
-    int place_line;
+    struct {
+        int line;
+        const char *place;   /* "FILE:LINE", the context's copy; NULL: none yet */
+    } places[MIMICL_PLACES]; /* by line: those that calls came from last */
 } mimicl;
 
 /* --- l_module.c: the binding, objects, errors --------------------------------------- */

@@ -225,8 +225,8 @@ static int arithmetic(lua_State *L) {
     const mimic_op *op = lua_touserdata(L, lua_upvalueindex(3));
     char sign = (char)lua_tointeger(L, lua_upvalueindex(4));
     bool left = lua_type(L, 1) == LUA_TNUMBER, right = lua_type(L, 2) == LUA_TNUMBER;
-    double v = lua_tonumber(L, left ? 1 : 2);
     if (left || right) {
+        double v = lua_tonumber(L, left ? 1 : 2);
         mimic_tensor *x = mimicl_tensor(L, left ? 2 : 1);
         if (sign == '+')
             return scale(L, b, x, 1, v);

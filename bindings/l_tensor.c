@@ -68,20 +68,28 @@ mimic_dtype mimicl_dtype(lua_State *L, int arg, mimic_dtype def) {
 
 /* --- place and garbage -------------------------------------------------------------- */
 
+/* Whether `place` is "FILE:LINE" of that file; its line is known to be right. */
+static bool of_file(const char *place, const char *file) {
+    size_t n = strlen(file);
+    return strncmp(place, file, n) == 0 && place[n] == ':' && !strchr(place + n + 1, ':');
+}
+
 /* The innermost line of the script that is not in the embedded library. */
 static void set_place(lua_State *L, mimicl *b) {
     lua_Debug ar;
     int level = 1;
-    if (!mimicl_script_line(L, &level, &ar) ||
-        (ar.currentline == b->place_line && ar.source == b->place_source &&
-         strcmp(ar.short_src, b->place_short) == 0))
+    if (!mimicl_script_line(L, &level, &ar))
         return;
-    char place[LUA_IDSIZE + 16];
-    snprintf(place, sizeof place, "%s:%d", ar.short_src, ar.currentline);
-    mimic_set_place(b->ctx, place);
-    b->place_line = ar.currentline;
-    b->place_source = ar.source;
-    memcpy(b->place_short, ar.short_src, sizeof b->place_short);
+    unsigned slot = (unsigned)ar.currentline % MIMICL_PLACES;
+    const char *known = b->places[slot].place;
+    if (!known || b->places[slot].line != ar.currentline || !of_file(known, ar.short_src)) {
+        char place[LUA_IDSIZE + 16];
+        snprintf(place, sizeof place, "%s:%d", ar.short_src, ar.currentline);
+        known = mimic_intern_place(b->ctx, place);
+        b->places[slot].line = ar.currentline;
+        b->places[slot].place = known;
+    }
+    mimic_set_interned_place(b->ctx, known);
 }
 
 enum {
@@ -95,8 +103,8 @@ static void collect(lua_State *L, mimicl *b) {
     b->survived = m.live;
 }
 
-void mimicl_enter(lua_State *L, mimicl *b) {
-    set_place(L, b);
+/* Collects garbage when too much tensor memory was made outside scopes since the last time. */
+static void relieve(lua_State *L, mimicl *b) {
     if (mimic_scope_depth(b->ctx) > 0)
         return; /* the scope bounds what is alive */
     mimic_memory m;
@@ -105,6 +113,11 @@ void mimicl_enter(lua_State *L, mimicl *b) {
         collect(L, b);
     else if (m.live < b->survived)
         b->survived = m.live;
+}
+
+void mimicl_enter(lua_State *L, mimicl *b) {
+    set_place(L, b);
+    relieve(L, b);
 }
 
 bool mimicl_retry(lua_State *L, mimicl *b, mimic_status status) {
@@ -564,7 +577,7 @@ static int to_device(lua_State *L) {
 static int backward(lua_State *L) {
     mimicl *b = mimicl_self(L);
     mimic_tensor *t = mimicl_tensor(L, 1);
-    mimicl_enter(L, b);
+    relieve(L, b); /* places in its messages are those of the operators */
     mimicl_ok(L, b, mimic_backward(b->ctx, t));
     return 0;
 }

@@ -14,8 +14,7 @@ static mimic_status cast_to(mimic_ctx *ctx, mimic_tensor *t, mimic_dtype dtype,
 
 /* True when nobody else can see t's bytes, so that it may be added to in place. */
 static bool exclusive(const mimic_tensor *t) {
-    return t->refs == 1 && t->storage->refs == 1 && mimic_tensor_contiguous(t) &&
-           t->dtype != MIMIC_BF16;
+    return t->refs == 1 && t->storage->refs == 1 && mimic_dense(t) && t->dtype != MIMIC_BF16;
 }
 
 /* dst += src, both contiguous, equal shapes, on dst's device. */
@@ -43,7 +42,7 @@ static mimic_status add_to(mimic_ctx *ctx, mimic_tensor **slot, mimic_tensor *g)
         return MIMIC_OK;
     }
     if (exclusive(*slot) && ((*slot)->dtype == MIMIC_F64) == (g->dtype == MIMIC_F64)) {
-        if (!mimic_tensor_contiguous(g)) {
+        if (!mimic_dense(g)) {
             if ((st = mimic_apply_1(ctx, &mimic_op_contiguous, g, &dense)))
                 goto done;
         }
@@ -75,7 +74,7 @@ static mimic_status add_to_leaf(mimic_ctx *ctx, mimic_tensor *leaf, mimic_tensor
     if (st || !leaf->grad ||
         (st = mimic_tensor_check(ctx, leaf->grad, "backward: the leaf's gradient")))
         return st;
-    if (!mimic_tensor_contiguous(g) && (st = mimic_apply_1(ctx, &mimic_op_contiguous, g, &dense)))
+    if (!mimic_dense(g) && (st = mimic_apply_1(ctx, &mimic_op_contiguous, g, &dense)))
         return st;
     st = accumulate(ctx, leaf->grad, dense ? dense : g);
     mimic_tensor_release(dense);
@@ -104,6 +103,7 @@ static void show_node(mimic_ctx *ctx, const mimic_node *node, mimic_vjp *g) {
     memset(g->in, 0, sizeof g->in);
     memset(g->need, 0, sizeof g->need);
     memset(g->din, 0, sizeof g->din);
+    memset(g->made, 0, sizeof g->made);
     memcpy(g->out, node->out, sizeof g->out);
     memcpy(g->save, node->save, sizeof g->save);
     for (int i = 0; i < node->n_in; i++) {
@@ -139,7 +139,6 @@ static mimic_status make_again(mimic_ctx *ctx, mimic_node *node, int k, mimic_te
 static mimic_status call_vjp(mimic_ctx *ctx, mimic_node *node, mimic_vjp *g) {
     mimic_status st = MIMIC_OK;
     show_node(ctx, node, g);
-    memset(g->made, 0, sizeof g->made);
     memcpy(g->dout, node->grad, sizeof g->dout);
     memset(node->grad, 0, sizeof node->grad);
     for (int i = 0; i < node->n_in && !st; i++)
@@ -149,7 +148,7 @@ static mimic_status call_vjp(mimic_ctx *ctx, mimic_node *node, mimic_vjp *g) {
         }
     for (int k = 0; k < node->n_out && !st; k++) {
         mimic_tensor *d = g->dout[k], *dense = NULL;
-        if (!d || mimic_tensor_contiguous(d))
+        if (!d || mimic_dense(d))
             continue;
         st = mimic_apply_1(ctx, &mimic_op_contiguous, d, &dense);
         mimic_tensor_release(d);

@@ -68,7 +68,7 @@ static mimic_status check_inputs(mimic_call *c) {
 
 /* Whether input i needs a contiguous copy first. A reshape is a view of contiguous memory only. */
 static bool wants_copy(const mimic_call *c, int i) {
-    if (!c->in[i] || mimic_tensor_contiguous(c->in[i]))
+    if (!c->in[i] || mimic_dense(c->in[i]))
         return false;
     if (c->op->flags & MIMIC_OP_VIEW)
         return c->op == &mimic_op_reshape;
@@ -276,7 +276,8 @@ mimic_status mimic_compute(mimic_call *c) {
 static mimic_status apply(mimic_ctx *ctx, const mimic_op *op, mimic_tensor *const *in, int n_in,
                           const mimic_attrs *attrs, bool over, mimic_tensor **out) {
     mimic_call c;
-    mimic_tensor *copies[MIMIC_MAX_IN] = {NULL};
+    mimic_tensor *copies[MIMIC_MAX_IN];
+    int n_copies = 0;
     mimic_status st;
     bool differentiable = false;
 
@@ -288,10 +289,12 @@ static mimic_status apply(mimic_ctx *ctx, const mimic_op *op, mimic_tensor *cons
     c.n_out = op->n_out;
     c.n_save = op->n_save;
     memset(c.in, 0, sizeof c.in);
-    memset(c.out, 0, sizeof c.out);
-    memset(c.save, 0, sizeof c.save);
-    for (int k = 0; k < c.n_save; k++)
+    for (int k = 0; k < c.n_out; k++)
+        c.out[k] = NULL;
+    for (int k = 0; k < c.n_save; k++) {
+        c.save[k] = NULL;
         c.save_shape[k].dtype = MIMIC_DTYPE_COUNT;
+    }
     if (attrs)
         c.attrs = *attrs;
     else
@@ -304,9 +307,10 @@ static mimic_status apply(mimic_ctx *ctx, const mimic_op *op, mimic_tensor *cons
         return st;
     for (int i = 0; i < c.n_in; i++) {
         if (wants_copy(&c, i)) {
-            if ((st = mimic_op_apply(ctx, &mimic_op_contiguous, &c.in[i], 1, NULL, &copies[i])))
+            if ((st = mimic_op_apply(ctx, &mimic_op_contiguous, &c.in[i], 1, NULL,
+                                     &copies[n_copies])))
                 goto done;
-            c.in[i] = copies[i];
+            c.in[i] = copies[n_copies++];
         }
         differentiable |= c.in[i] && c.in[i]->requires_grad && !(op->no_grad_in >> i & 1);
     }
@@ -318,16 +322,16 @@ static mimic_status apply(mimic_ctx *ctx, const mimic_op *op, mimic_tensor *cons
         goto done;
     if (taped && (st = record(&c)))
         goto done;
-    for (int k = 0; k < c.n_out; k++) {
-        out[k] = c.out[k];
-        c.out[k] = NULL;
-    }
 done:
-    for (int k = 0; k < c.n_out; k++)
-        mimic_tensor_release(c.out[k]);
+    for (int k = 0; k < c.n_out; k++) {
+        if (st)
+            mimic_tensor_release(c.out[k]);
+        else
+            out[k] = c.out[k];
+    }
     for (int k = 0; k < c.n_save; k++)
         mimic_tensor_release(c.save[k]);
-    for (int i = 0; i < MIMIC_MAX_IN; i++)
+    for (int i = 0; i < n_copies; i++)
         mimic_tensor_release(copies[i]);
     return st;
 }

@@ -155,3 +155,11 @@ void mimic_set_place(mimic_ctx *ctx, const char *place) {
     else if (!ctx->place || strcmp(ctx->place, place) != 0)
         ctx->place = mimic_intern_text(ctx, place);
 }
+
+const char *mimic_intern_place(mimic_ctx *ctx, const char *place) {
+    return mimic_intern_text(ctx, place);
+}
+
+void mimic_set_interned_place(mimic_ctx *ctx, const char *interned) {
+    ctx->place = interned;
+}

@@ -165,16 +165,12 @@ void mimic_give(mimic_vjp *g, mimic_tensor **t, int n) {
 
 mimic_status mimic_apply_1(mimic_ctx *ctx, const mimic_op *op, mimic_tensor *a,
                            mimic_tensor **out) {
-    mimic_attrs attrs;
-    mimic_op_defaults(op, &attrs);
-    return mimic_apply1(ctx, op, &attrs, out, 1, (mimic_tensor *[]){a});
+    return mimic_apply1(ctx, op, NULL, out, 1, (mimic_tensor *[]){a});
 }
 
 mimic_status mimic_apply_2(mimic_ctx *ctx, const mimic_op *op, mimic_tensor *a, mimic_tensor *b,
                            mimic_tensor **out) {
-    mimic_attrs attrs;
-    mimic_op_defaults(op, &attrs);
-    return mimic_apply1(ctx, op, &attrs, out, 2, (mimic_tensor *[]){a, b});
+    return mimic_apply1(ctx, op, NULL, out, 2, (mimic_tensor *[]){a, b});
 }
 
 mimic_status mimic_apply_scaled(mimic_ctx *ctx, mimic_tensor *a, double alpha, mimic_tensor **out) {

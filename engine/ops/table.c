@@ -56,7 +56,8 @@ const mimic_attr *mimic_op_attrs(const mimic_op *op) {
 
 /* A required attribute stays NAN or INT64_MIN, which no shape rule accepts. */
 void mimic_op_defaults(const mimic_op *op, mimic_attrs *out) {
-    memset(out, 0, sizeof *out);
+    memset(out->v, 0, sizeof out->v);
+    out->list_n = 0;
     for (int i = 0; i < MIMIC_MAX_ATTR && op->attrs[i].kind != MIMIC_ATTR_END; i++) {
         const mimic_attr *a = &op->attrs[i];
         if (a->kind == MIMIC_ATTR_F64)

@@ -18,7 +18,7 @@
 #define __asan_unpoison_memory_region(p, n) ((void)(p), (void)(n))
 #endif
 
-enum { STEPS = 32, CLASSES = STEPS * 48, RETIRED_LEAST = 1 << 20 };
+enum { LOG_STEPS = 5, STEPS = 1 << LOG_STEPS, CLASSES = STEPS * 48, RETIRED_LEAST = 1 << 20 };
 
 /* The blocks of one size. Blocks may be out of the host's reach, so their addresses are kept here;
  * there is room for all of them before one is handed out: giving back cannot fail. */
@@ -52,15 +52,10 @@ static void unpoison(const mimic_device *d, void *b, size_t bytes) {
 static int class_of(size_t *bytes) {
     size_t n = *bytes <= 64 ? 64 : *bytes;
     int e = 63 - __builtin_clzll(n); /* 2^e <= n, e >= 6 */
-    size_t step = ((size_t)1 << e) / STEPS;
-    size_t k = (n - ((size_t)1 << e) + step - 1) / step; /* 0..STEPS */
-    if (k == STEPS) {
-        e++;
-        k = 0;
-        step <<= 1;
-    }
-    *bytes = ((size_t)1 << e) + k * step;
-    return (e - 6) * STEPS + (int)k;
+    int log_step = e - LOG_STEPS;
+    size_t k = (n - ((size_t)1 << e) + ((size_t)1 << log_step) - 1) >> log_step; /* 0..STEPS */
+    *bytes = ((size_t)1 << e) + (k << log_step);
+    return (e - 6) * STEPS + (int)k; /* STEPS of e are 0 of e + 1 */
 }
 
 static size_t class_bytes(int c) {

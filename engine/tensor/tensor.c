@@ -45,13 +45,20 @@ static void storage_release(mimic_storage *s) {
 
 /* --- handles ---------------------------------------------------------------------------------- */
 
+/* Of dtype, rank and geometry the caller writes what it uses; the rest stays as it was. */
 static mimic_tensor *handle_new(mimic_ctx *ctx, const char *op) {
     mimic_tensor *t = mimic_slab_get(ctx, sizeof *t);
     if (!t)
         return NULL;
-    memset(t, 0, sizeof *t);
     t->refs = 1;
+    t->requires_grad = t->leaf = false;
+    t->offset = 0;
+    t->storage = NULL;
     t->ctx = t->home = ctx;
+    t->end = MIMIC_END_NONE;
+    t->grad = NULL;
+    t->node = NULL;
+    t->node_out = 0;
     t->op = op;
     t->place = ctx->place;
     t->id = ++ctx->next_tensor_id;
@@ -257,13 +264,7 @@ int64_t mimic_tensor_count(const mimic_tensor *t) {
 }
 
 bool mimic_tensor_contiguous(const mimic_tensor *t) {
-    int64_t stride = 1;
-    for (int i = t->rank - 1; i >= 0; i--) {
-        if (t->shape[i] != 1 && t->stride[i] != stride)
-            return false;
-        stride *= t->shape[i];
-    }
-    return true;
+    return mimic_dense(t);
 }
 
 bool mimic_tensor_alive(const mimic_tensor *t) {

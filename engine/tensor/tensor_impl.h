@@ -65,6 +65,16 @@ static inline int64_t mimic_numel(const mimic_tensor *t) {
         n *= t->shape[i];
     return n;
 }
+/* mimic_tensor_contiguous for the engine's inner paths. */
+static inline bool mimic_dense(const mimic_tensor *t) {
+    int64_t stride = 1;
+    for (int i = t->rank - 1; i >= 0; i--) {
+        if (t->shape[i] != 1 && t->stride[i] != stride)
+            return false;
+        stride *= t->shape[i];
+    }
+    return true;
+}
 static inline void *mimic_data(const mimic_tensor *t) {
     static const uint8_t size[MIMIC_DTYPE_COUNT] = {4, 2, 8, 4, 1};
     return (char *)t->storage->data + t->offset * size[t->dtype];

@@ -133,6 +133,20 @@ function TestMessages:test_tensors_know_their_line()
     lu.assertStrContains(text, "freed")
 end
 
+-- Whatever was called before: the same line of other files, lines of one file far apart, and all of it again.
+function TestMessages:test_each_line_of_each_file_is_its_own()
+    local files = { "b", "a.lua", "a:3", "a" }
+    for _ = 1, 2 do
+        for _, file in ipairs(files) do
+            for _, line in ipairs { 1, 7, 65, 129, 71 } do
+                local f = assert(load(("\n"):rep(line - 1) .. "return ...", "@" .. file))
+                local t = assert(load(("\n"):rep(line - 1) .. "return (...) + 1", "@" .. file))(f(m.zeros { 1 }))
+                lu.assertStrContains(tostring(t), (", %s:%d) "):format(file, line))
+            end
+        end
+    end
+end
+
 function TestMessages:test_lines_of_the_library_are_skipped()
     local f = load("local m, x = ... ; return m.relu(x)", "=mimic/nn.lua")
     local line = debug.getinfo(1, "l").currentline + 1

@@ -148,21 +148,32 @@ static void rows_chunk(void *arg, int64_t i, int worker) {
 
 static mimic_status run_flat(mimic_call *c, int code, double p, double q) {
     const mimic_tensor *a = c->in[0];
-    plan w = {.span = BY_FLOAT(a->dtype, span),
-              .code = code,
-              .a = mimic_data(a),
-              .b = c->n_in > 1 ? mimic_data(c->in[1]) : NULL,
-              .y = mimic_data(c->out[0]),
-              .len = mimic_numel(a),
-              .p = p,
-              .q = q};
+    plan w; /* of the axes nothing is read, nor written: small calls are many */
+    w.span = BY_FLOAT(a->dtype, span);
+    w.code = code;
+    w.rank = 0;
+    w.a = mimic_data(a);
+    w.b = c->n_in > 1 ? mimic_data(c->in[1]) : NULL;
+    w.y = mimic_data(c->out[0]);
+    w.len = mimic_numel(a);
     w.per = chunk_rows(w.len, 1);
+    w.p = p;
+    w.q = q;
     mimic_parallel(c->ctx, chunk_count(w.len, w.per), flat_chunk, &w);
     return MIMIC_OK;
 }
 
+static bool same_shape(const mimic_tensor *a, const mimic_tensor *b) {
+    bool same = a->rank == b->rank;
+    for (int i = 0; same && i < a->rank; i++)
+        same = a->shape[i] == b->shape[i];
+    return same;
+}
+
 static mimic_status run_binary(mimic_call *c, int code) {
     const mimic_tensor *a = c->in[0], *b = c->in[1], *y = c->out[0];
+    if (same_shape(a, b))
+        return run_flat(c, code, 0, 0);
     plan w = {.span = BY_FLOAT(a->dtype, span),
               .code = code,
               .a = mimic_data(a),

@@ -70,6 +70,10 @@ void mimic_set_name_depth(mimic_ctx *ctx, int depth);
 /* Where the script is now ("train.lua:42"); kept with tensors and tape nodes for messages.
  * The text is copied (interned) by the context. */
 void mimic_set_place(mimic_ctx *ctx, const char *place);
+/* For callers that come by the same places again and again: the context's copy of a place, which
+ * lives as long as it does, and the same as mimic_set_place with such a copy, at no cost. */
+const char *mimic_intern_place(mimic_ctx *ctx, const char *place);
+void mimic_set_interned_place(mimic_ctx *ctx, const char *interned);
 
 typedef struct mimic_memory {
     size_t live;     /* bytes in use by tensors now */
