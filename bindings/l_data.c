@@ -20,13 +20,15 @@ static mimic_dataset *dataset(lua_State *L, int arg) {
     return box->d;
 }
 
+/* m.data.open{path=, ...} -> data set; nil for an `optional` split that there is not */
 static int data_open(lua_State *L) {
     mimicl *b = mimicl_self(L);
-    mimicl_options(L, 1, "m.data.open", "path|format|split|label_column|need_labels|mode");
+    mimicl_options(L, 1, "m.data.open", "path|format|split|optional|label_column|need_labels|mode");
     mimic_dataset_config cfg = {
         .path = mimicl_text(L, 1, "path", NULL),
         .format = mimicl_text(L, 1, "format", NULL),
         .split = mimicl_text(L, 1, "split", NULL),
+        .optional = mimicl_boolean(L, 1, "optional", false),
         .label_column = mimicl_text(L, 1, "label_column", NULL),
         .need_labels = mimicl_boolean(L, 1, "need_labels", false),
         .mode = mimicl_text(L, 1, "mode", NULL),
@@ -35,6 +37,14 @@ static int data_open(lua_State *L) {
         mimicl_error(L, MIMIC_EINVAL, "m.data.open: path must be given");
     data_box *box = mimicl_new(L, MIMICL_DATASET, sizeof *box, 0);
     mimicl_ok(L, b, mimic_dataset_open(b->ctx, &cfg, &box->d));
+    if (!box->d)
+        lua_pushnil(L);
+    return 1;
+}
+
+/* m.data.detect(path) -> name of the format that lies there, or nil */
+static int data_detect(lua_State *L) {
+    lua_pushstring(L, mimic_dataset_detect(luaL_checkstring(L, 1)));
     return 1;
 }
 
@@ -381,8 +391,11 @@ void mimicl_open_data(lua_State *L, int b) {
         {"epoch", loader_epoch}, {"close", loader_close}, {NULL, NULL}};
     static const luaL_Reg loader_meta[] = {
         {"__index", loader_index}, {"__gc", loader_gc}, {"__close", loader_gc}, {NULL, NULL}};
-    static const luaL_Reg functions[] = {
-        {"open", data_open}, {"loader", loader_new}, {"synth", data_synth}, {NULL, NULL}};
+    static const luaL_Reg functions[] = {{"open", data_open},
+                                         {"detect", data_detect},
+                                         {"loader", loader_new},
+                                         {"synth", data_synth},
+                                         {NULL, NULL}};
     mimicl_class(L, b, MIMICL_DATASET, "mimic.dataset", methods, meta);
     mimicl_class(L, b, MIMICL_LOADER, "mimic.loader", loader_methods, loader_meta);
     lua_newtable(L);

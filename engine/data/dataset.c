@@ -56,6 +56,20 @@ mimic_status mimic_dataset_add(mimic_dataset *d, const char *dir, char separator
     return MIMIC_OK;
 }
 
+mimic_status mimic_dataset_add_list(mimic_dataset *d, const char *path) {
+    size_t n = strlen(path) + 1;
+    mimic_status s = d->list_count < MIMIC_LISTS
+                         ? add_text(d, n)
+                         : mimic_fail(d->ctx, MIMIC_ESTATE, "more than %d lists", MIMIC_LISTS);
+    if (s != MIMIC_OK)
+        return s;
+    memcpy(d->text + d->text_used, path, n);
+    d->lists[d->list_count].name = d->text_used;
+    d->lists[d->list_count++].first = d->count;
+    d->text_used += n;
+    return MIMIC_OK;
+}
+
 mimic_status mimic_dataset_set_classes(mimic_dataset *d, int classes) {
     if (classes <= d->classes)
         return MIMIC_OK;
@@ -161,8 +175,8 @@ int mimic_dataset_choose_split(mimic_dataset *d, const char *what, const char *w
     for (int i = 0; i < 5; i++)
         if (strcmp(wanted, names[i]) == 0 && (i != 2 || test))
             return i < 3 ? i : 1;
-    mimic_fail(d->ctx, MIMIC_EINVAL, "%s has the splits train%s, not \"%s\"", what,
-               test ? ", val and test" : " and val", wanted);
+    mimic_no_split(d, MIMIC_EINVAL, "%s has the splits train%s, not \"%s\"", what,
+                   test ? ", val and test" : " and val", wanted);
     return -2;
 }
 
@@ -188,7 +202,8 @@ static bool ends_with(const char *s, const char *end) {
 }
 
 /* Nothing at cfg->path: says what its folder holds. */
-static mimic_status not_found(mimic_ctx *ctx, const char *path) {
+static mimic_status not_found(mimic_ctx *ctx, const mimic_dataset_config *cfg) {
+    const char *path = cfg->path;
     char folder[MIMIC_PATH_MAX], found[400];
     snprintf(folder, sizeof folder, "%s", path);
     char *slash = strrchr(folder, '/');
@@ -197,7 +212,8 @@ static mimic_status not_found(mimic_ctx *ctx, const char *path) {
     else
         snprintf(folder, sizeof folder, "%s", slash ? "/" : ".");
     mimic_describe_folder(folder, found, sizeof found);
-    return mimic_fail(ctx, MIMIC_EIO, "no data set at %s; %s holds: %s", path, folder, found);
+    return mimic_fail(ctx, MIMIC_EIO, "no data set at %s%s%s; %s holds: %s", path,
+                      cfg->split ? ", split " : "", cfg->split ? cfg->split : "", folder, found);
 }
 
 /* Does PATH[_SPLIT]END exist? */
@@ -225,13 +241,18 @@ static int detect(const mimic_dataset_config *cfg) {
     return mimic_is_file(cfg->path) ? LIST : -1;
 }
 
+const char *mimic_dataset_detect(const char *path) {
+    int format = detect(&(mimic_dataset_config){.path = path});
+    return format < 0 ? NULL : formats[format].name;
+}
+
 /* The format asked for, or found; -1 after a failure. */
 static int choose_format(mimic_ctx *ctx, const mimic_dataset_config *cfg) {
     int format = -1;
     if (!cfg->format || strcmp(cfg->format, "auto") == 0) {
         format = detect(cfg);
         if (format < 0)
-            not_found(ctx, cfg->path);
+            not_found(ctx, cfg);
         return format;
     }
     char list[200] = "auto";
@@ -255,7 +276,9 @@ mimic_status mimic_dataset_open(mimic_ctx *ctx, const mimic_dataset_config *cfg,
         return mimic_fail(ctx, MIMIC_EINVAL, "split \"%s\" is not a name", cfg->split);
     int format = choose_format(ctx, cfg);
     if (format < 0)
-        return mimic_last_status(ctx);
+        return cfg->optional && cfg->split && mimic_last_status(ctx) == MIMIC_EIO
+                   ? MIMIC_OK
+                   : mimic_last_status(ctx);
     if (cfg->mode && !formats[format].modes)
         return mimic_fail(ctx, MIMIC_EINVAL, "format %s has no modes (\"%s\")",
                           formats[format].name, cfg->mode);
@@ -279,10 +302,13 @@ mimic_status mimic_dataset_open(mimic_ctx *ctx, const mimic_dataset_config *cfg,
     if (s == MIMIC_OK)
         s = complete_soft(d);
 done:
-    if (s == MIMIC_OK)
+    if (s == MIMIC_OK) {
         *out = d;
-    else
-        mimic_dataset_free(d);
+        return s;
+    }
+    if (cfg->optional && cfg->split && d->no_split)
+        s = MIMIC_OK;
+    mimic_dataset_free(d);
     return s;
 }
 
@@ -374,23 +400,30 @@ void mimic_dataset_hash(const mimic_dataset *d, uint8_t out[32]) {
     SHA256Final(out, &sha);
 }
 
+mimic_status mimic_read_into(const mimic_dataset *d, uint64_t at, void *to, size_t size,
+                             const char *name, mimic_err *err) {
+    for (size_t got = 0; got < size;) {
+        ssize_t n = pread(d->fd, (uint8_t *)to + got, size - got, (off_t)(at + got));
+        if (n < 0 && errno == EINTR)
+            continue;
+        if (n <= 0)
+            return n < 0 ? mimic_err_fail(err, MIMIC_EIO, "%s: %s", name, strerror(errno))
+                         : mimic_err_fail(err, MIMIC_EFORMAT, "%s: its file ends too early", name);
+        got += (size_t)n;
+    }
+    return MIMIC_OK;
+}
+
 mimic_status mimic_read_bytes(const mimic_dataset *d, uint64_t at, size_t size, const char *name,
                               uint8_t **out, mimic_err *err) {
     *out = NULL;
     uint8_t *data = mimic_try_alloc(d->ctx, size + 1);
     if (!data)
         return mimic_err_fail(err, MIMIC_ENOMEM, "%s: no memory for its %zu bytes", name, size);
-    for (size_t got = 0; got < size;) {
-        ssize_t n = pread(d->fd, data + got, size - got, (off_t)(at + got));
-        if (n < 0 && errno == EINTR)
-            continue;
-        if (n <= 0) {
-            int why = errno;
-            mimic_free(d->ctx, data);
-            return n < 0 ? mimic_err_fail(err, MIMIC_EIO, "%s: %s", name, strerror(why))
-                         : mimic_err_fail(err, MIMIC_EFORMAT, "%s: its file ends too early", name);
-        }
-        got += (size_t)n;
+    mimic_status s = mimic_read_into(d, at, data, size, name, err);
+    if (s != MIMIC_OK) {
+        mimic_free(d->ctx, data);
+        return s;
     }
     data[size] = 0;
     *out = data;
@@ -433,7 +466,17 @@ static mimic_status crop(mimic_image *img, uint64_t at, const char *name, mimic_
 mimic_status mimic_read_file(const mimic_dataset *d, int64_t i, mimic_image *out, mimic_err *err) {
     const mimic_sample *m = &d->samples[i];
     mimic_status s = mimic_image_read(d->text + m->name, out, err);
-    return s == MIMIC_OK && m->at ? crop(out, m->at, d->text + m->name, err) : s;
+    if (s == MIMIC_OK && m->at)
+        s = crop(out, m->at, d->text + m->name, err);
+    int list = d->list_count - 1;
+    while (list >= 0 && d->lists[list].first > i)
+        list--;
+    if (s == MIMIC_OK || m->size == 0 || list < 0)
+        return s;
+    char why[sizeof err->text];
+    memcpy(why, err->text, sizeof why);
+    return mimic_err_fail(err, s, "%s (named in %s:%u)", why, d->text + d->lists[list].name,
+                          (unsigned)m->size);
 }
 
 mimic_status mimic_dataset_read(const mimic_dataset *d, int64_t i, mimic_image *out,

@@ -14,50 +14,67 @@ static const char *const class_names[] = {"neutral", "happiness", "sadness", "su
 static const char *const modes[] = {"7", "8"};
 static const char *const csv_names[] = {"training.csv", "validation.csv"};
 static const char *const sets[] = {"train_set", "val_set"};
-static const char *const list_folders[] = {"", "Manually_Annotated_file_lists/"};
+static const char *const columns[] = {
+    "subDirectory_filePath", "face_x",     "face_y",  "face_width", "face_height",
+    "facial_landmarks",      "expression", "valence", "arousal"};
+enum { COLUMNS = sizeof columns / sizeof *columns, EXPRESSION = 6 };
+static const char *const list_folders[] = {".", "Manually_Annotated_file_lists"};
 static const char *const image_folders[] = {
     "Manually_Annotated_Images", "Manually_Annotated_compressed/Manually_Annotated_Images",
     "Manually_Annotated/Manually_Annotated_Images"};
 
-static bool find(const char *root, const char *folder, const char *name, bool want_folder) {
-    char path[MIMIC_PATH_MAX];
-    int n = snprintf(path, sizeof path, "%s/%s%s", root, folder, name);
-    return n < MIMIC_PATH_MAX && (want_folder ? mimic_is_folder(path) : mimic_is_file(path));
+static bool has_sets(const char *root) {
+    return mimic_has_folder(root, "train_set/annotations") ||
+           mimic_has_folder(root, "val_set/annotations");
 }
 
-static bool has_sets(const char *root) {
-    return find(root, "train_set/", "annotations", true) ||
-           find(root, "val_set/", "annotations", true);
+/* Where the list of a split lies: an index in list_folders, or -1. */
+static int find_list(const char *root, int split) {
+    char folder[MIMIC_PATH_MAX];
+    for (int i = 0; i < 2; i++) {
+        int n = snprintf(folder, sizeof folder, "%s/%s", root, list_folders[i]);
+        if (n < MIMIC_PATH_MAX && mimic_has_file(folder, csv_names[split]))
+            return i;
+    }
+    return -1;
 }
 
 bool mimic_is_affectnet(const char *root) {
-    for (int i = 0; i < 2; i++)
-        for (int k = 0; k < 2; k++)
-            if (find(root, list_folders[i], csv_names[k], false))
-                return true;
-    return has_sets(root);
+    return find_list(root, 0) >= 0 || find_list(root, 1) >= 0 || has_sets(root);
 }
 
-/* One row: subDirectory_filePath, face_x, face_y, face_width, face_height, landmarks, expression...
- */
+/* The first line, which some copies of validation.csv lack: all columns in their order. */
+static mimic_status check_header(mimic_text *t, char **field) {
+    for (int k = 0; k < COLUMNS; k++)
+        if (strcmp(field[k], columns[k]) != 0)
+            return mimic_text_fail(t, "column %d of the header is \"%.40s\", expected \"%s\"",
+                                   k + 1, field[k], columns[k]);
+    return MIMIC_OK;
+}
+
 static mimic_status add_row(mimic_dataset *d, mimic_text *t, char *line, const char *images,
                             int classes, bool need_labels) {
     char *field[16];
     int64_t box[4], label;
     uint64_t at;
     int n = mimic_split_row(line, field, 16);
-    if (n < 7)
+    if (n < 0)
+        return mimic_text_fail(t, "too many fields, or a quote out of place");
+    if (n != COLUMNS)
         return mimic_text_fail(t,
-                               "%d fields, subDirectory_filePath, face_x, face_y, face_width, "
-                               "face_height, facial_landmarks, expression are needed",
-                               n);
+                               "%d fields instead of %d: subDirectory_filePath, face_x, face_y, "
+                               "face_width, face_height, facial_landmarks, expression, valence, "
+                               "arousal",
+                               n, COLUMNS);
+    if (t->line == 1 && strcmp(field[0], columns[0]) == 0)
+        return check_header(t, field);
     if (!*field[0] || field[0][0] == '/' || strstr(field[0], ".."))
         return mimic_text_fail(t, "\"%.80s\" is not a path below the pictures' folder", field[0]);
     for (int k = 0; k < 4; k++)
         if (!mimic_parse_int(field[k + 1], INT16_MIN, INT16_MAX, &box[k]))
             return mimic_text_fail(t, "\"%.20s\" is not a number of pixels", field[k + 1]);
-    if (!mimic_parse_int(field[6], 0, 10, &label))
-        return mimic_text_fail(t, "expression \"%.20s\" is not 0 to 10", field[6]);
+    if (!mimic_parse_int(field[EXPRESSION], 0, 10, &label))
+        return mimic_text_fail(t, "expression \"%.20s\" is not 0 to 10", field[EXPRESSION]);
     if (label >= classes)
         label = -1;
     if (!mimic_box(box[0], box[1], box[2], box[3], &at)) {
@@ -66,32 +83,33 @@ static mimic_status add_row(mimic_dataset *d, mimic_text *t, char *line, const c
                                    (long long)box[3]);
         at = 0; /* no face: the whole picture */
     }
-    return mimic_dataset_add_or_drop(d, need_labels, images, '/', field[0], (int32_t)label, at, 0);
+    return mimic_dataset_add_or_drop(d, need_labels, images, '/', field[0], (int32_t)label, at,
+                                     (uint32_t)t->line);
 }
 
 static mimic_status open_csv(mimic_dataset *d, const mimic_dataset_config *cfg, int split,
                              int classes) {
     char list[MIMIC_PATH_MAX], images[MIMIC_PATH_MAX];
     mimic_text t = {0};
-    int at = 0, where = 0;
-    while (at < 1 && !find(cfg->path, list_folders[at], csv_names[split], false))
-        at++;
-    while (where < 3 && !find(cfg->path, "", image_folders[where], true))
+    int at = find_list(cfg->path, split), where = 0;
+    if (at < 0)
+        return mimic_no_part(d, cfg->path, csv_names[split]);
+    while (where < 3 && !mimic_has_folder(cfg->path, image_folders[where]))
         where++;
     if (where == 3)
         return mimic_fail(d->ctx, MIMIC_EIO, "%s/%s is missing: the pictures of AffectNet",
                           cfg->path, image_folders[0]);
-    mimic_status s =
-        mimic_path(d->ctx, list, "%s/%s%s", cfg->path, list_folders[at], csv_names[split]);
+    mimic_status s = mimic_path(d->ctx, list, "%s/%s%s%s", cfg->path, at ? list_folders[at] : "",
+                                at ? "/" : "", csv_names[split]);
     if (s == MIMIC_OK)
         s = mimic_path(d->ctx, images, "%s/%s", cfg->path, image_folders[where]);
     if (s == MIMIC_OK)
         s = mimic_text_open(&t, d->ctx, list);
-    for (char *line; s == MIMIC_OK && (line = mimic_text_line(&t));) {
-        bool header = t.line == 1 && strncmp(line, "subDirectory_filePath,", 22) == 0;
-        if (*line && !header)
+    if (s == MIMIC_OK)
+        s = mimic_dataset_add_list(d, list);
+    for (char *line; s == MIMIC_OK && (line = mimic_text_line(&t));)
+        if (*line)
             s = add_row(d, &t, line, images, classes, cfg->need_labels);
-    }
     mimic_text_close(&t);
     return s;
 }
@@ -107,6 +125,8 @@ static mimic_status open_set(mimic_dataset *d, const mimic_dataset_config *cfg, 
                              int classes) {
     char images[MIMIC_PATH_MAX], npy[MIMIC_PATH_MAX];
     mimic_listing files = {0};
+    if (!mimic_has_folder(cfg->path, sets[split]))
+        return mimic_no_part(d, cfg->path, sets[split]);
     mimic_status s = mimic_path(d->ctx, images, "%s/%s/images", cfg->path, sets[split]);
     if (s == MIMIC_OK)
         s = mimic_list_folder(d->ctx, images, MIMIC_LIST_PICTURES, &files);
@@ -141,9 +161,7 @@ mimic_status mimic_dataset_open_affectnet(mimic_dataset *d, const mimic_dataset_
     bool later = has_sets(cfg->path);
     d->root = strlen(cfg->path) + 1;
     for (int k = 0; k < 2 && s == MIMIC_OK; k++) {
-        bool there = later ? find(cfg->path, "", sets[k], true)
-                           : find(cfg->path, list_folders[0], csv_names[k], false) ||
-                                 find(cfg->path, list_folders[1], csv_names[k], false);
+        bool there = later ? mimic_has_folder(cfg->path, sets[k]) : find_list(cfg->path, k) >= 0;
         if (split < 0 ? !there : k != split)
             continue;
         s = later ? open_set(d, cfg, k, classes) : open_csv(d, cfg, k, classes);

@@ -13,6 +13,8 @@
 
 #define PIXELS "fer2013.csv"
 #define VOTES "fer2013new.csv"
+#define VOTES_HEADER                                                                               \
+    "Usage,Image name,neutral,happiness,surprise,sadness,anger,disgust,fear,contempt,unknown,NF"
 enum { SIDE = 48, BUFFER = 1 << 20 };
 
 static const char *const class_names[] = {"neutral", "happiness", "surprise", "sadness",
@@ -22,15 +24,9 @@ static const char *const modes[] = {"maxvote", "majority", "crossentropy", "prob
 static const char *const usages[] = {"Training", "PublicTest", "PrivateTest"};
 static const char *const folders[] = {"FER2013Train", "FER2013Valid", "FER2013Test"};
 
-static bool exists(const char *root, const char *name, bool folder) {
-    char path[MIMIC_PATH_MAX];
-    int n = snprintf(path, sizeof path, "%s/%s", root, name);
-    return n < MIMIC_PATH_MAX && (folder ? mimic_is_folder(path) : mimic_is_file(path));
-}
-
 static bool has_folders(const char *root) {
-    return exists(root, folders[0], true) || exists(root, folders[1], true) ||
-           exists(root, folders[2], true);
+    return mimic_has_folder(root, folders[0]) || mimic_has_folder(root, folders[1]) ||
+           mimic_has_folder(root, folders[2]);
 }
 
 static bool is_pixels_file(const char *path) {
@@ -39,7 +35,7 @@ static bool is_pixels_file(const char *path) {
 }
 
 bool mimic_is_ferplus(const char *path) {
-    return exists(path, PIXELS, false) || exists(path, VOTES, false) || has_folders(path) ||
+    return mimic_has_file(path, PIXELS) || mimic_has_file(path, VOTES) || has_folders(path) ||
            is_pixels_file(path);
 }
 
@@ -120,15 +116,6 @@ static char *next_row(scanner *f, uint64_t *offset, mimic_status *s) {
     }
 }
 
-static int column(char **field, int n, const char *name) {
-    for (int i = 0; i < n; i++) {
-        char *p = field[i] + strspn(field[i], " ");
-        if (strcmp(p, name) == 0)
-            return i;
-    }
-    return -1;
-}
-
 /* Reads 48 x 48 numbers out of the text of sample i. */
 static mimic_status read_pixels(const mimic_dataset *d, int64_t i, mimic_image *out,
                                 mimic_err *err) {
@@ -177,22 +164,19 @@ static mimic_status join_headers(join *j) {
     char *field[16], *line = next_row(&j->pixels, &offset, &s);
     if (s != MIMIC_OK)
         return s;
+    line = line ? mimic_skip_mark(line) : NULL;
     char head[80];
     snprintf(head, sizeof head, "%s", line ? line : "");
     j->columns = line ? mimic_split_row(line, field, 16) : 0;
-    j->pixel_column = column(field, j->columns, "pixels");
-    j->usage_column = column(field, j->columns, "Usage");
+    j->pixel_column = mimic_find_column(field, j->columns, "pixels");
+    j->usage_column = mimic_find_column(field, j->columns, "Usage");
     if (j->pixel_column < 0 || j->usage_column < 0)
         return mimic_fail(j->d->ctx, MIMIC_EFORMAT,
                           "%s:1: the header is \"%s\", expected \"emotion,pixels,Usage\"",
                           j->pixels.path, head);
     line = mimic_text_line(&j->votes);
-    if (!line || strncmp(line,
-                         "Usage,Image name,neutral,happiness,surprise,sadness,anger,disgust,"
-                         "fear,contempt,unknown,NF",
-                         88) != 0)
-        return mimic_text_fail(&j->votes,
-                               "the header is \"%.80s\", expected \"Usage,Image name,neutral,...\"",
+    if (!line || strcmp(line, VOTES_HEADER) != 0)
+        return mimic_text_fail(&j->votes, "the header is \"%.120s\", expected \"" VOTES_HEADER "\"",
                                line ? line : "");
     return MIMIC_OK;
 }
@@ -258,10 +242,15 @@ static mimic_status open_csv(mimic_dataset *d, const mimic_dataset_config *cfg, 
     s = j.pixels.buffer ? join_headers(&j) : MIMIC_ENOMEM;
     for (;;) {
         uint64_t offset = 0;
-        char *row = s == MIMIC_OK ? next_row(&j.pixels, &offset, &s) : NULL;
+        char *row = NULL, *votes_row;
+        do /* an empty line, as some programs leave at the end, is no row */
+            row = s == MIMIC_OK ? next_row(&j.pixels, &offset, &s) : NULL;
+        while (row && !*row);
         if (s != MIMIC_OK)
             break;
-        char *votes_row = mimic_text_line(&j.votes);
+        do
+            votes_row = mimic_text_line(&j.votes);
+        while (votes_row && !*votes_row);
         if (!row && !votes_row)
             break;
         if (!row || !votes_row) {
@@ -275,6 +264,8 @@ static mimic_status open_csv(mimic_dataset *d, const mimic_dataset_config *cfg, 
     }
     mimic_free(d->ctx, j.pixels.buffer);
     mimic_text_close(&j.votes);
+    if (s == MIMIC_OK && split >= 0 && d->count + d->dropped == 0)
+        s = mimic_no_split(d, MIMIC_EFORMAT, "%s has no row of Usage %s", votes, usages[split]);
     return s;
 }
 
@@ -285,11 +276,15 @@ static mimic_status open_folder(mimic_dataset *d, const mimic_dataset_config *cf
                                 mimic_ferplus_mode mode) {
     char folder[MIMIC_PATH_MAX], list[MIMIC_PATH_MAX];
     mimic_text t = {0};
+    if (!mimic_has_folder(cfg->path, folders[split]))
+        return mimic_no_part(d, cfg->path, folders[split]);
     mimic_status s = mimic_path(d->ctx, folder, "%s/%s", cfg->path, folders[split]);
     if (s == MIMIC_OK)
         s = mimic_path(d->ctx, list, "%s/label.csv", folder);
     if (s == MIMIC_OK)
         s = mimic_text_open(&t, d->ctx, list);
+    if (s == MIMIC_OK)
+        s = mimic_dataset_add_list(d, list);
     for (char *line; s == MIMIC_OK && (line = mimic_text_line(&t));) {
         char *field[16];
         int votes[MIMIC_FERPLUS_VOTES], box[4], end = 0;
@@ -310,7 +305,7 @@ static mimic_status open_folder(mimic_dataset *d, const mimic_dataset_config *cf
         }
         s = parse_votes(&t, field + 2, votes);
         if (s == MIMIC_OK)
-            s = add(d, cfg->need_labels, mode, votes, folder, '/', field[0], at, 0);
+            s = add(d, cfg->need_labels, mode, votes, folder, '/', field[0], at, (uint32_t)t.line);
     }
     mimic_text_close(&t);
     return s;
@@ -341,7 +336,7 @@ mimic_status mimic_dataset_open_ferplus(mimic_dataset *d, const mimic_dataset_co
         return open_csv(d, cfg, folder, split, (mimic_ferplus_mode)mode);
     d->root = strlen(cfg->path) + 1;
     for (int k = 0; k < 3 && s == MIMIC_OK; k++)
-        if (split < 0 ? exists(cfg->path, folders[k], true) : k == split)
+        if (split < 0 ? mimic_has_folder(cfg->path, folders[k]) : k == split)
             s = open_folder(d, cfg, k, (mimic_ferplus_mode)mode);
     return s;
 }

@@ -114,12 +114,8 @@ mimic_status mimic_dataset_open_folders(mimic_dataset *d, const mimic_dataset_co
         wanted[n++] = asked || !cfg->split;
         found |= asked;
     }
-    if (s == MIMIC_OK && cfg->split && !found) {
-        char holds[400];
-        mimic_describe_folder(cfg->path, holds, sizeof holds);
-        s = mimic_fail(d->ctx, MIMIC_EIO, "%s has no folder \"%s\"; it holds: %s", cfg->path,
-                       cfg->split, holds);
-    }
+    if (s == MIMIC_OK && cfg->split && !found)
+        s = mimic_no_part(d, cfg->path, cfg->split);
     if (s == MIMIC_OK && !split) {
         s = mimic_path(d->ctx, bases[0], "%s", cfg->path);
         wanted[n++] = true;

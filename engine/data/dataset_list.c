@@ -69,15 +69,15 @@ static mimic_status parse_line(mimic_text *t, mimic_dataset *d, char *line, cons
     }
     if (s != MIMIC_OK)
         return s;
-    s = mimic_dataset_add(d, *line == '/' ? NULL : folder, '/', line, label, 0, 0);
+    s = mimic_dataset_add(d, *line == '/' ? NULL : folder, '/', line, label, 0, (uint32_t)t->line);
     return s == MIMIC_OK && n ? mimic_dataset_add_soft(d, p, n) : s;
 }
 
 mimic_status mimic_dataset_open_list(mimic_dataset *d, const mimic_dataset_config *cfg) {
     if (cfg->split)
-        return mimic_fail(d->ctx, MIMIC_EINVAL,
-                          "%s: a list file has no splits (\"%s\"): use one list per split",
-                          cfg->path, cfg->split);
+        return mimic_no_split(d, MIMIC_EINVAL,
+                              "%s: a list file has no splits (\"%s\"): use one list per split",
+                              cfg->path, cfg->split);
     char folder[MIMIC_PATH_MAX];
     mimic_text t = {0};
     mimic_status s = mimic_path(d->ctx, folder, "%s", cfg->path);
@@ -93,6 +93,7 @@ mimic_status mimic_dataset_open_list(mimic_dataset *d, const mimic_dataset_confi
     d->root = slash ? strlen(folder) + 1 : 0;
     if (slash == folder) /* a list in the root folder: "/" + "/" + name */
         snprintf(folder, sizeof folder, "/.");
+    s = mimic_dataset_add_list(d, cfg->path);
     int soft = 0;
     for (char *line; s == MIMIC_OK && (line = mimic_text_line(&t));)
         if (*line)

@@ -89,13 +89,6 @@ static mimic_status tar_next(tar *t, member *m, bool *end) {
     }
 }
 
-static int find_column(char **field, int n, const char *name) {
-    for (int i = 0; i < n; i++)
-        if (strcmp(field[i], name) == 0)
-            return i;
-    return -1;
-}
-
 typedef struct csv {
     mimic_text text;
     char *field[MAX_COLUMNS];
@@ -112,12 +105,13 @@ static mimic_status csv_header(csv *c, const char *label) {
     c->columns = mimic_split_row(line, c->field, MAX_COLUMNS);
     if (c->columns < 0)
         return mimic_text_fail(t, "more than %d columns, or a quote out of place", MAX_COLUMNS);
-    c->path = find_column(c->field, c->columns, "path");
-    c->label = find_column(c->field, c->columns, label);
+    c->path = mimic_find_column(c->field, c->columns, "path");
+    c->label = mimic_find_column(c->field, c->columns, label);
     if (c->path < 0 || c->label < 0)
         return mimic_text_fail(t, "no column \"%s\"; the columns are %s",
                                c->path < 0 ? "path" : label, row);
-    c->name = strcmp(label, "label") == 0 ? find_column(c->field, c->columns, "label_name") : -1;
+    c->name =
+        strcmp(label, "label") == 0 ? mimic_find_column(c->field, c->columns, "label_name") : -1;
     return MIMIC_OK;
 }
 
@@ -156,15 +150,20 @@ static mimic_status add_row(mimic_dataset *d, csv *c, char *line, const member *
 mimic_status mimic_pack_path(mimic_dataset *d, const mimic_dataset_config *cfg, const char *end,
                              char out[MIMIC_PATH_MAX]) {
     size_t n = strlen(cfg->path), e = strlen(end), k = cfg->split ? strlen(cfg->split) : 0;
-    if (n <= e || strcmp(cfg->path + n - e, end) != 0)
-        return cfg->split ? mimic_path(d->ctx, out, "%s_%s%s", cfg->path, cfg->split, end)
-                          : mimic_path(d->ctx, out, "%s%s", cfg->path, end);
+    if (n <= e || strcmp(cfg->path + n - e, end) != 0) {
+        if (!cfg->split)
+            return mimic_path(d->ctx, out, "%s%s", cfg->path, end);
+        mimic_status s = mimic_path(d->ctx, out, "%s_%s%s", cfg->path, cfg->split, end);
+        if (s == MIMIC_OK && access(out, F_OK) != 0 && errno == ENOENT)
+            s = mimic_no_split(d, MIMIC_EIO, "%s: %s", out, strerror(ENOENT));
+        return s;
+    }
     if (k && (n < k + e + 1 || cfg->path[n - k - e - 1] != '_' ||
               memcmp(cfg->path + n - k - e, cfg->split, k) != 0))
-        return mimic_fail(d->ctx, MIMIC_EINVAL,
-                          "%s is one split of a pack, not \"%s\": give NAME and a split for "
-                          "NAME_SPLIT%s, or the %s without a split",
-                          cfg->path, cfg->split, end, end);
+        return mimic_no_split(d, MIMIC_EINVAL,
+                              "%s is one split of a pack, not \"%s\": give NAME and a split for "
+                              "NAME_SPLIT%s, or the %s without a split",
+                              cfg->path, cfg->split, end, end);
     return mimic_path(d->ctx, out, "%s", cfg->path);
 }
 
@@ -193,6 +192,8 @@ mimic_status mimic_dataset_open_pack(mimic_dataset *d, const mimic_dataset_confi
     for (char *line; s == MIMIC_OK && (line = mimic_text_line(&c->text));) {
         member m;
         bool end;
+        if (!*line)
+            continue;
         s = tar_next(&t, &m, &end);
         if (s == MIMIC_OK && end)
             s = mimic_text_fail(&c->text, "the table has more rows than the tar has members");

@@ -49,15 +49,8 @@ static mimic_status read_record(const mimic_dataset *d, int64_t i, mimic_image *
     mimic_status s = mimic_image_reserve(out, (int)p->h.width, (int)p->h.height, err);
     /* Grey records are read behind their place and spread from there. */
     uint8_t *to = s == MIMIC_OK ? out->pixels + (pixels * 3 - bytes) : NULL;
-    for (size_t got = 0; s == MIMIC_OK && got < bytes;) {
-        ssize_t n = pread(d->fd, to + got, bytes - got, (off_t)(d->samples[i].at + got));
-        if (n < 0 && errno == EINTR)
-            continue;
-        if (n <= 0)
-            s = n < 0 ? mimic_err_fail(err, MIMIC_EIO, "%s: %s", p->path, strerror(errno))
-                      : mimic_err_fail(err, MIMIC_EFORMAT, "%s has become shorter", p->path);
-        got += n > 0 ? (size_t)n : 0;
-    }
+    if (s == MIMIC_OK)
+        s = mimic_read_into(d, d->samples[i].at, to, bytes, p->path, err);
     if (s != MIMIC_OK)
         return s;
     if (!atomic_load_explicit(&p->checked[i], memory_order_relaxed)) {

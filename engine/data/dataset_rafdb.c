@@ -11,15 +11,8 @@ static const char *const class_names[CLASSES] = {"surprise", "fear",  "disgust",
 #define LIST "EmoLabel/list_patition_label.txt"
 
 bool mimic_is_rafdb(const char *root) {
-    static const char *const signs[] = {LIST, "train_labels.csv", "test_labels.csv"};
-    char path[MIMIC_PATH_MAX];
-    for (size_t i = 0; i < sizeof signs / sizeof *signs; i++) {
-        int n = snprintf(path, sizeof path, "%s/%s", root, signs[i]);
-        if (n < MIMIC_PATH_MAX && mimic_is_file(path))
-            return true;
-    }
-    int n = snprintf(path, sizeof path, "%s/DATASET", root);
-    return n < MIMIC_PATH_MAX && mimic_is_folder(path);
+    return mimic_has_file(root, LIST) || mimic_has_file(root, "train_labels.csv") ||
+           mimic_has_file(root, "test_labels.csv") || mimic_has_folder(root, "DATASET");
 }
 
 static mimic_status parse_label(mimic_text *t, const char *text, int32_t *label) {
@@ -42,6 +35,8 @@ static mimic_status open_original(mimic_dataset *d, const char *root, const char
     if (!mimic_is_folder(aligned))
         return mimic_fail(d->ctx, MIMIC_EIO, "%s is missing: unpack aligned.zip there", aligned);
     s = mimic_text_open(&t, d->ctx, list);
+    if (s == MIMIC_OK)
+        s = mimic_dataset_add_list(d, list);
     for (char *line; s == MIMIC_OK && (line = mimic_text_line(&t));) {
         if (!*line)
             continue;
@@ -58,9 +53,11 @@ static mimic_status open_original(mimic_dataset *d, const char *root, const char
             continue;
         snprintf(name, sizeof name, "%.*s_aligned%.*s", (int)(dot - line), line, (int)(space - dot),
                  dot);
-        s = mimic_dataset_add(d, aligned, '/', name, label, 0, 0);
+        s = mimic_dataset_add(d, aligned, '/', name, label, 0, (uint32_t)t.line);
     }
     mimic_text_close(&t);
+    if (s == MIMIC_OK && split && d->count == 0)
+        s = mimic_no_split(d, MIMIC_EFORMAT, "%s names no picture for %s", list, split);
     return s;
 }
 
@@ -75,6 +72,8 @@ static mimic_status open_csv(mimic_dataset *d, const char *csv, const char *base
     if (!line || strcmp(line, "image,label") != 0)
         s = mimic_text_fail(&t, "the header is \"%.60s\", expected \"image,label\"",
                             line ? line : "");
+    if (s == MIMIC_OK)
+        s = mimic_dataset_add_list(d, csv);
     while (s == MIMIC_OK && (line = mimic_text_line(&t))) {
         if (!*line)
             continue;
@@ -89,7 +88,7 @@ static mimic_status open_csv(mimic_dataset *d, const char *csv, const char *base
         if (s == MIMIC_OK)
             s = mimic_path(d->ctx, folder, "%s/%d", base, label + 1);
         if (s == MIMIC_OK)
-            s = mimic_dataset_add(d, folder, '/', line, label, 0, 0);
+            s = mimic_dataset_add(d, folder, '/', line, label, 0, (uint32_t)t.line);
     }
     mimic_text_close(&t);
     return s;
@@ -118,18 +117,15 @@ static mimic_status open_mirror(mimic_dataset *d, const char *root, const char *
         s = mimic_path(d->ctx, csv, "%s/%s_labels.csv", root, split);
     if (s != MIMIC_OK)
         return s;
-    if (!mimic_is_folder(base)) {
-        char found[400];
-        mimic_describe_folder(root, found, sizeof found);
-        return mimic_fail(d->ctx, MIMIC_EIO, "%s is missing; %s holds: %s", base, root, found);
-    }
+    if (!mimic_is_folder(base) && !mimic_is_file(csv))
+        return mimic_no_part(d, root, base + strlen(root) + 1);
     return mimic_is_file(csv) ? open_csv(d, csv, base) : open_numbered(d, base);
 }
 
 mimic_status mimic_dataset_open_rafdb(mimic_dataset *d, const mimic_dataset_config *cfg) {
     if (cfg->split && strcmp(cfg->split, "train") != 0 && strcmp(cfg->split, "test") != 0)
-        return mimic_fail(d->ctx, MIMIC_EINVAL, "RAF-DB has the splits train and test, not \"%s\"",
-                          cfg->split);
+        return mimic_no_split(d, MIMIC_EINVAL, "RAF-DB has the splits train and test, not \"%s\"",
+                              cfg->split);
     char list[MIMIC_PATH_MAX];
     mimic_status s = mimic_path(d->ctx, list, "%s/" LIST, cfg->path);
     if (s != MIMIC_OK)

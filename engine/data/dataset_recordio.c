@@ -43,24 +43,6 @@ static float get_float(const uint8_t *p) {
     return f;
 }
 
-/* Reads `size` bytes at `at` into `to`. */
-static mimic_status pread_exactly(const mimic_dataset *d, uint64_t at, void *to, size_t size,
-                                  const char *name, mimic_err *err) {
-    uint8_t *p = to;
-    while (size > 0) {
-        ssize_t n = pread(d->fd, p, size, (off_t)at);
-        if (n < 0 && errno == EINTR)
-            continue;
-        if (n <= 0)
-            return n < 0 ? mimic_err_fail(err, MIMIC_EIO, "%s: %s", name, strerror(errno))
-                         : mimic_err_fail(err, MIMIC_EFORMAT, "%s: the record is cut off", name);
-        p += n;
-        at += (uint64_t)n;
-        size -= (size_t)n;
-    }
-    return MIMIC_OK;
-}
-
 typedef struct record {
     uint8_t *data; /* freed with mimic_free */
     size_t size;
@@ -72,7 +54,7 @@ static mimic_status read_part(const mimic_dataset *d, uint64_t at, size_t most, 
                               record *r, uint32_t *flag, uint64_t *next, mimic_err *err) {
     uint8_t head[8];
     struct stat st;
-    mimic_status s = pread_exactly(d, at, head, sizeof head, name, err);
+    mimic_status s = mimic_read_into(d, at, head, sizeof head, name, err);
     if (s != MIMIC_OK)
         return s;
     uint32_t word = get32(head + 4);
@@ -98,7 +80,7 @@ static mimic_status read_part(const mimic_dataset *d, uint64_t at, size_t most, 
     }
     mimic_free(d->ctx, r->data);
     r->data = data;
-    s = pread_exactly(d, at + 8, data + r->size, take, name, err);
+    s = mimic_read_into(d, at + 8, data + r->size, take, name, err);
     r->size += take;
     return s;
 }
@@ -315,8 +297,8 @@ mimic_status mimic_dataset_open_recordio(mimic_dataset *d, const mimic_dataset_c
     struct stat st;
     keys x = {0};
     if (cfg->split)
-        return mimic_fail(d->ctx, MIMIC_EINVAL, "%s: RecordIO has no splits (\"%s\")", cfg->path,
-                          cfg->split);
+        return mimic_no_split(d, MIMIC_EINVAL, "%s: RecordIO has no splits (\"%s\")", cfg->path,
+                              cfg->split);
     if (!rec_path(cfg->path, rec))
         return mimic_fail(d->ctx, MIMIC_EIO, "%s is missing", rec);
     mimic_status s = mimic_path(d->ctx, idx, "%.*s.idx", (int)strlen(rec) - 4, rec);

@@ -44,7 +44,7 @@ mimic_status mimic_text_open(mimic_text *t, mimic_ctx *ctx, const char *path) {
         t->size += (size_t)n;
     }
     t->data[t->size] = 0;
-    t->next = t->data;
+    t->next = mimic_skip_mark(t->data);
     char *zero = memchr(t->data, 0, t->size);
     if (zero) {
         t->line = 1;
@@ -97,6 +97,17 @@ bool mimic_parse_int(const char *s, int64_t lo, int64_t hi, int64_t *out) {
     return *out >= lo && *out <= hi;
 }
 
+char *mimic_skip_mark(char *text) {
+    return strncmp(text, "\xef\xbb\xbf", 3) == 0 ? text + 3 : text;
+}
+
+int mimic_find_column(char **field, int n, const char *name) {
+    for (int i = 0; i < n; i++)
+        if (strcmp(field[i] + strspn(field[i], " "), name) == 0)
+            return i;
+    return -1;
+}
+
 int mimic_split_row(char *line, char **field, int max) {
     int n = 0;
     for (char *p = line; p; n++) {
@@ -126,6 +137,36 @@ bool mimic_is_folder(const char *path) {
 bool mimic_is_file(const char *path) {
     struct stat st;
     return stat(path, &st) == 0 && S_ISREG(st.st_mode);
+}
+
+static bool has(const char *root, const char *name, bool (*kind)(const char *)) {
+    char path[MIMIC_PATH_MAX];
+    int n = snprintf(path, sizeof path, "%s/%s", root, name);
+    return n < MIMIC_PATH_MAX && kind(path);
+}
+
+bool mimic_has_folder(const char *root, const char *name) {
+    return has(root, name, mimic_is_folder);
+}
+
+bool mimic_has_file(const char *root, const char *name) {
+    return has(root, name, mimic_is_file);
+}
+
+mimic_status mimic_no_split(mimic_dataset *d, mimic_status status, const char *fmt, ...) {
+    char text[1200];
+    va_list args;
+    va_start(args, fmt);
+    vsnprintf(text, sizeof text, fmt, args);
+    va_end(args);
+    d->no_split = true;
+    return mimic_fail(d->ctx, status, "%s", text);
+}
+
+mimic_status mimic_no_part(mimic_dataset *d, const char *root, const char *name) {
+    char found[400];
+    mimic_describe_folder(root, found, sizeof found);
+    return mimic_no_split(d, MIMIC_EIO, "%s/%s is missing; %s holds: %s", root, name, root, found);
 }
 
 mimic_status mimic_path(mimic_ctx *ctx, char out[MIMIC_PATH_MAX], const char *fmt, ...) {

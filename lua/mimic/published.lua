@@ -64,9 +64,12 @@ end
 function published.identify(d)
     if d.format == "rafdb" then return { name = "RAF-DB (basic)", counts = rafdb, notes = {} } end
     if d.format == "ferplus" then
-        return { name = ("FERPlus, labels by %s"):format(d.mode), counts = ferplus[d.mode], notes = {
-            "accuracies of different label modes do not compare: name the mode with the figure",
-        } }
+        local notes = { "accuracies of different label modes do not compare: name the mode with the figure" }
+        if d:name(0):find "^fer2013%.csv:" then
+            notes[2] = "pixels and votes are joined row by row and only their Usage is compared: rows that changed "
+                .. "places within a split are not noticed"
+        end
+        return { name = ("FERPlus, labels by %s"):format(d.mode), counts = ferplus[d.mode], notes = notes }
     end
     if d.format == "affectnet" then
         local n = d.classes

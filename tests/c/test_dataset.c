@@ -62,7 +62,8 @@ static void test_folders(void **state) {
     d = open_set("in/val", NULL, NULL, false);
     assert_int_equal(mimic_dataset_size(d), 2);
     mimic_dataset_free(d);
-    refuse("in", NULL, "test", false, MIMIC_EIO, "it holds: train/, val/");
+    refuse("in", NULL, "test", false, MIMIC_EIO, "/in/test is missing; ");
+    refuse("in", NULL, "test", false, MIMIC_EIO, "/in holds: train/, val/");
     refuse("in/train/c", NULL, NULL, false, MIMIC_EFORMAT, "it holds: 1.jpg, notes.txt");
     refuse("inn", NULL, NULL, false, MIMIC_EIO, "no data set at");
     refuse("in", "folder", NULL, false, MIMIC_EINVAL,
@@ -104,7 +105,9 @@ static void test_rafdb(void **state) {
     mimic_image img = {0};
     mimic_err err;
     assert_int_equal(mimic_dataset_read(d, 1, &img, &err), MIMIC_EIO);
-    assert_non_null(strstr(err.text, "train_00002_aligned.jpg: No such file"));
+    assert_non_null(
+        strstr(err.text, "train_00002_aligned.jpg: No such file or directory (named in "));
+    assert_non_null(strstr(err.text, "/raf/EmoLabel/list_patition_label.txt:2)"));
     mimic_image_free(&img);
     mimic_dataset_free(d);
     d = open_set("raf", NULL, "test", true);
@@ -116,6 +119,8 @@ static void test_rafdb(void **state) {
     refuse("raf", NULL, "val", false, MIMIC_EINVAL, "train and test");
     put_text("raf/EmoLabel/list_patition_label.txt", "train_00001.jpg 5\ntrain_00002.jpg 8\n");
     refuse("raf", NULL, "train", false, MIMIC_EFORMAT, "list_patition_label.txt:2: label \"8\"");
+    put_text("raf/EmoLabel/list_patition_label.txt", "train_00001.jpg 5\n");
+    refuse("raf", NULL, "test", false, MIMIC_EFORMAT, "names no picture for test");
     put_text("raf/EmoLabel/list_patition_label.txt", "train_00001.jpg\n");
     refuse("raf", NULL, "train", false, MIMIC_EFORMAT, ":1: ");
     refuse("in", "rafdb", NULL, false, MIMIC_EIO, "is not RAF-DB");
@@ -126,7 +131,7 @@ static void test_rafdb(void **state) {
     assert_int_equal(mimic_dataset_size(d), 2);
     assert_sample(d, 0, "DATASET/train/5/train_00001_aligned.jpg", 4);
     mimic_dataset_free(d);
-    put_text("mirror/train_labels.csv", "image,label\ntrain_00001_aligned.jpg,5\n");
+    put_text("mirror/train_labels.csv", "\xef\xbb\xbfimage,label\ntrain_00001_aligned.jpg,5\n");
     d = open_set("mirror", NULL, "train", true);
     assert_int_equal(mimic_dataset_size(d), 1);
     assert_tone(d, 0, 90);
@@ -188,6 +193,16 @@ static void test_list(void **state) {
     write_file(at("l/bad.txt"), "a\t1\nb\0\t1\n", 9);
     refuse("l/bad.txt", NULL, NULL, false, MIMIC_EFORMAT, ":2: a zero byte");
     refuse("l/hard.txt", NULL, "train", false, MIMIC_EINVAL, "one list per split");
+    put_text("l/mark.txt", "\xef\xbb\xbf"
+                           "a b.jpg\t0\n\nmissing.jpg\t0\n"); /* a byte order mark */
+    d = open_set("l/mark.txt", NULL, NULL, true);
+    assert_tone(d, 0, 70);
+    mimic_image img = {0};
+    mimic_err err;
+    assert_int_equal(mimic_dataset_read(d, 1, &img, &err), MIMIC_EIO);
+    assert_non_null(strstr(err.text, "l/missing.jpg: No such file or directory (named in "));
+    assert_non_null(strstr(err.text, "/l/mark.txt:3)"));
+    mimic_dataset_free(d);
 }
 
 /* Changes one byte of a file. */
@@ -219,6 +234,8 @@ static void test_pack(void **state) {
     d = open_set("p_train.tar", NULL, "train", false);
     mimic_dataset_free(d);
     refuse("p_train.tar", NULL, "test", false, MIMIC_EINVAL, "NAME_SPLIT.tar");
+    refuse("p", NULL, "test", false, MIMIC_EIO, "no data set at");
+    refuse("p", "pack", "test", false, MIMIC_EIO, "p_test.tar: No such file");
     mimic_dataset_config cfg = {.path = at("p_train.tar"), .label_column = "other"};
     must(mimic_dataset_open(ctx, &cfg, &d));
     assert_int_equal(mimic_dataset_classes(d), 23);
@@ -241,6 +258,10 @@ static void test_pack(void **state) {
            "q.csv:3: path \"set/x0002.jpg\", but the tar has \"set/x0001.jpg\"");
     put_text("q.csv", "path,label\nset/x0000.jpg,0\n");
     refuse("q.tar", NULL, NULL, false, MIMIC_EFORMAT, "no row for member \"set/x0001.jpg\"");
+    put_pack("one", 1, 1, false);
+    put_text("one.csv",
+             "\xef\xbb\xbfpath,label\r\nset/x0000.jpg,0\r\n\r\n"); /* as Windows leaves it */
+    mimic_dataset_free(open_set("one.tar", NULL, NULL, true));
     put_text("q.csv", "path,label\nset/x0000.jpg\n");
     refuse("q.tar", NULL, NULL, false, MIMIC_EFORMAT, "q.csv:2: 1 fields, the header has 2");
     put_text("q.csv", "path,label\nset/x0000.jpg,\"1\"2\n");
@@ -254,6 +275,33 @@ static void test_pack(void **state) {
     refuse("r.tar", NULL, NULL, false, MIMIC_EIO, "r.csv");
     put_text("r.csv", "path,label\na,0\n");
     refuse("r.tar", NULL, NULL, false, MIMIC_EFORMAT, "cut off");
+}
+
+/* Only a split that there is not may be left out; one that is there and damaged is an error. */
+static void test_optional_split(void **state) {
+    (void)state;
+    put_text("raf/EmoLabel/list_patition_label.txt", "train_00001.jpg 5\n");
+    static const char *const absent[][2] = {
+        {"in", "test"}, {"raf", "val"},   {"raf", "test"},        {"l/hard.txt", "train"},
+        {"p", "test"},  {"none", "test"}, {"p_train.tar", "test"}};
+    for (size_t i = 0; i < sizeof absent / sizeof *absent; i++) {
+        mimic_dataset *d = NULL;
+        mimic_dataset_config cfg = {
+            .path = at(absent[i][0]), .split = absent[i][1], .optional = true};
+        must(mimic_dataset_open(ctx, &cfg, &d));
+        assert_null(d);
+    }
+    put_text("raf/EmoLabel/list_patition_label.txt", "train_00001.jpg 8\n");
+    put_text("p_test.tar", "this is no tar");
+    static const char *const broken[][2] = {{"raf", "train"}, {"p", "test"}, {"none", NULL}};
+    for (size_t i = 0; i < sizeof broken / sizeof *broken; i++) {
+        mimic_dataset *d = NULL;
+        mimic_dataset_config cfg = {
+            .path = at(broken[i][0]), .split = broken[i][1], .optional = true};
+        assert_int_not_equal(mimic_dataset_open(ctx, &cfg, &d), MIMIC_OK);
+        assert_null(d);
+    }
+    unlink(at("p_test.tar"));
 }
 
 /* Every allocation of opening fails in turn: an error, no leak, no crash. */
@@ -277,9 +325,10 @@ static void test_no_memory(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_folders), cmocka_unit_test(test_hash),
-        cmocka_unit_test(test_rafdb),   cmocka_unit_test(test_list),
-        cmocka_unit_test(test_pack),    cmocka_unit_test(test_no_memory),
+        cmocka_unit_test(test_folders),   cmocka_unit_test(test_hash),
+        cmocka_unit_test(test_rafdb),     cmocka_unit_test(test_list),
+        cmocka_unit_test(test_pack),      cmocka_unit_test(test_optional_split),
+        cmocka_unit_test(test_no_memory),
     };
     return cmocka_run_group_tests(tests, scratch_open, scratch_close);
 }

@@ -184,8 +184,28 @@ static void test_ferplus_errors(void **state) {
         put_text("bad/fer2013new.csv", text);
         refuse_mode("bad", NULL, NULL, MIMIC_EFORMAT, rows[i].part);
     }
-    put_text("bad/fer2013new.csv", "Usage,name\n");
-    refuse_mode("bad", NULL, NULL, MIMIC_EFORMAT, "fer2013new.csv:1: the header is");
+    static const char *const heads[] = {
+        "Usage,name\n",
+        "Usage,Image name,neutral,happiness,surprise,sadness,anger,disgust,fear,contempt,unknown,"
+        "none\n",
+        "Usage,Image "
+        "name,neutral,happiness,surprise,sadness,anger,disgust,fear,contempt,unknown,NF,"
+        "more\n"};
+    for (size_t i = 0; i < sizeof heads / sizeof *heads; i++) {
+        put_text("bad/fer2013new.csv", heads[i]);
+        refuse_mode("bad", NULL, NULL, MIMIC_EFORMAT, "fer2013new.csv:1: the header is");
+    }
+    /* A byte order mark in front and an empty line at the end, in either file. */
+    put_text("bad/fer2013.csv", "\xef\xbb\xbf"
+                                "emotion,pixels,Usage\r\n0,1 2,Training\r\n\r\n");
+    put_text("bad/fer2013new.csv", HEAD "Training,a.png,10,0,0,0,0,0,0,0,0,0\n");
+    mimic_dataset_free(open_mode("bad", NULL, NULL, true));
+    refuse_mode("bad", "test", NULL, MIMIC_EFORMAT,
+                "fer2013new.csv has no row of Usage PrivateTest");
+    put_text("bad/fer2013.csv", "pixels,emotion,Usage\n1 2,0,Training\n");
+    put_text("bad/fer2013new.csv", "\xef\xbb\xbf" HEAD "Training,a.png,10,0,0,0,0,0,0,0,0,0\n\n");
+    mimic_dataset_free(open_mode("bad", NULL, NULL, true));
+    put_text("bad/fer2013.csv", "emotion,pixels,Usage\n0,1 2,Training\n");
     /* Pixels are looked at when they are read. */
     put_text("bad/fer2013new.csv", HEAD "Training,a.png,10,0,0,0,0,0,0,0,0,0\n");
     mimic_dataset *d = open_mode("bad", NULL, NULL, true);
@@ -233,9 +253,16 @@ static void test_ferplus_folders(void **state) {
     mimic_dataset_free(d);
     put_text("ff/FER2013Train/label.csv", "fer0032220.png,(0 0 48 48),0,0,0,0,0,8,0,2,0,0\n");
     refuse_mode("ff", "train", NULL, MIMIC_EFORMAT, "label.csv:1: \"(0 0 48 48)\" is not a box");
+    refuse_mode("ff", "test", NULL, MIMIC_EIO, "FER2013Test is missing");
+    make_folder("ff/FER2013Test");
     refuse_mode("ff", "test", NULL, MIMIC_EIO, "FER2013Test/label.csv");
+    rmdir(at("ff/FER2013Test"));
     mimic_image_free(&img);
 }
+
+#define AFFECTNET_HEAD                                                                             \
+    "subDirectory_filePath,face_x,face_y,face_width,face_height,facial_landmarks,expression,"      \
+    "valence,arousal\n"
 
 static void test_affectnet_csv(void **state) {
     (void)state;
@@ -244,9 +271,7 @@ static void test_affectnet_csv(void **state) {
     put_jpeg("an/Manually_Annotated_Images/1/a.jpg", 100); /* 12 x 10 */
     put_jpeg("an/Manually_Annotated_Images/2/b.jpg", 50);
     put_text("an/training.csv",
-             "subDirectory_filePath,face_x,face_y,face_width,face_height,facial_landmarks,"
-             "expression,valence,arousal\n"
-             "1/a.jpg,2,3,6,5,1.5;2.5;3;4,1,0.5,0.1\n"
+             "\xef\xbb\xbf" AFFECTNET_HEAD "1/a.jpg,2,3,6,5,1.5;2.5;3;4,1,0.5,0.1\n"
              "2/b.jpg,-2,-1,200,200,1;2,7,0,0\n"
              "2/b.jpg,0,0,0,0,1;2,10,-2,-2\n"
              "2/b.jpg,50,50,9,9,1;2,6,0,0\n");
@@ -275,6 +300,12 @@ static void test_affectnet_csv(void **state) {
     static const struct {
         const char *row, *part;
     } bad[] = {{"1/a.jpg,2,3\n", "validation.csv:1: 3 fields"},
+               {"1/a.jpg,2,3,4,5,1;2,1\n", "validation.csv:1: 7 fields instead of 9"},
+               {"1/a.jpg,2,3,4,5,1;2,1,0,0,9\n", "validation.csv:1: 10 fields instead of 9"},
+               {AFFECTNET_HEAD "1/a.jpg,2,3,4,5,1;2,1,0\n", "validation.csv:2: 8 fields instead"},
+               {"subDirectory_filePath,face_y,face_x,face_width,face_height,facial_landmarks,"
+                "expression,valence,arousal\n1/a.jpg,2,3,4,5,1;2,1,0,0\n",
+                "validation.csv:1: column 2 of the header is \"face_y\", expected \"face_x\""},
                {"1/a.jpg,2,3,x,5,1;2,1,0,0\n", "\"x\" is not a number of pixels"},
                {"1/a.jpg,2,3,0,5,1;2,1,0,0\n", "a face of 0 x 5 pixels"},
                {"1/a.jpg,2,3,4,5,1;2,11,0,0\n", "expression \"11\" is not 0 to 10"},

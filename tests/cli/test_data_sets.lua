@@ -90,6 +90,7 @@ function TestDataSets.test_info_names_and_warns()
     lu.assertStrContains(out, "fer: FERPlus, labels by majority, format ferplus, mode majority, 8 classes")
     lu.assertStrContains(out, "published 25060; classes that differ: 0 neutral")
     lu.assertStrContains(out, "without a label")
+    lu.assertStrContains(out, "rows that changed places within a split are not noticed")
     ok "data synth raf --layout rafdb --train 30 --test 10"
     lu.assertStrContains(ok "data info raf", "warning: test: 10 labelled pictures, published 3068")
     ok "data synth --layout ms1m celebrities"
@@ -124,6 +125,87 @@ function TestDataSets.test_pack_keeps_splits_labels_and_pixels()
     local code, _, err = shell.run(dir, "data pack affectnet an.pixels --split test")
     lu.assertEquals(code, 1)
     lu.assertStrContains(err, "train and val")
+end
+
+-- A split that a set has not is left out; one that it has and that cannot be read is an error.
+function TestDataSets.test_a_split_that_cannot_be_read_is_an_error()
+    local function refused(words, text)
+        local code, _, err = shell.run(dir, words)
+        lu.assertEquals(code, 1, words)
+        lu.assertStrContains(err, text)
+    end
+    local an = write("affectnet", 30, 10)
+    shell.write(an .. "/validation.csv", "1/a.jpg,0,0,12,10\n")
+    refused("data info affectnet", "affectnet/validation.csv:1: 5 fields instead of 9")
+    refused("data pack affectnet an --size 32", "affectnet/validation.csv:1: 5 fields instead of 9")
+    lu.assertNil(io.open(dir .. "/an_train.pixels"))
+    os.remove(an .. "/validation.csv")
+    lu.assertStrMatches(ok "data info affectnet --csv":match("^[^\n]*"), "class,train")
+    local fer = write("ferplus-folders", 30, 10)
+    os.remove(fer .. "/FER2013Test/label.csv")
+    refused("data info ferplus-folders", "FER2013Test/label.csv: No such file")
+    ok "data synth packs -q --size 32 --general-train 4 --general-val 2 --faces-train 8 --faces-test 4"
+    os.execute(("cd '%s/packs' && tar -cf p_train.tar --format=ustar general/train && cp p_train.tar p_test.tar")
+        :format(dir))
+    local names = {}
+    for name in io.popen(("tar -tf '%s/packs/p_train.tar'"):format(dir)):lines() do
+        if name:find "%.JPEG$" then names[#names + 1] = name .. ",0\n" end
+    end
+    shell.write(dir .. "/packs/p_train.csv", "path,label\n" .. table.concat(names))
+    lu.assertStrContains(ok "data info packs/p_train.tar", "format pack")
+    refused("data info packs/p", "p_test.csv: No such file")
+    refused("data info nothing", "no data set at nothing")
+end
+
+-- The pictures that the annotations name are read, with their boxes; what lies beside them too, once.
+function TestDataSets.test_check_reads_annotations()
+    local function check(words)
+        local code, out, err = shell.run(dir, "data check " .. words)
+        local _, n = out:gsub("\n", "")
+        return code, n, out, err
+    end
+    for layout, n in pairs { rafdb = 40, ["rafdb-mirror"] = 40, ["ferplus-folders"] = 49, ferplus = 49,
+        affectnet = 40, ["affectnet-npy"] = 40, ["ms1m-rec"] = 30 } do
+        write(layout, 30, 10)
+        local code, lines, out, err = check(layout .. "/")
+        lu.assertEquals({ code, lines }, { 0, n }, out .. err)
+    end
+    local _, _, sizes = check "affectnet"
+    lu.assertStrContains(sizes, ".jpg 80 80 ") -- the box of the face, not the picture
+    os.remove(dir .. "/affectnet/validation.csv")
+    os.execute(("cp '%s'/ferplus-folders/FER2013Test/fer0000041.png '%s/affectnet/else\27[31m.png'"):format(dir, dir))
+    local code, lines, out = check "affectnet"
+    lu.assertEquals({ code, lines }, { 0, 41 }) -- pictures that no list names are read as they are
+    lu.assertStrContains(out, "affectnet/else\\x1b[31m.png 48 48 ")
+
+    local victim = "rafdb/Image/aligned/train_00003_aligned.jpg"
+    os.remove(dir .. "/" .. victim)
+    code, lines, out = check "rafdb"
+    lu.assertEquals({ code, lines }, { 1, 40 })
+    lu.assertStrContains(out, victim
+        .. ": No such file or directory (named in rafdb/EmoLabel/list_patition_label.txt:3)\n")
+    shell.write(dir .. "/rafdb/EmoLabel/list_patition_label.txt", "train_00001.jpg 9\n")
+    code, _, out = check "rafdb"
+    lu.assertEquals(code, 1)
+    lu.assertStrContains(out, 'list_patition_label.txt:1: label "9" is not 1 to 7\n')
+    lu.assertStrContains(out, "train_00001_aligned.jpg 100 100 ")
+
+    require("lfs").mkdir(dir .. "/empty")
+    code, lines, out = check "empty"
+    lu.assertEquals({ code, lines, out }, { 1, 1, "empty: no picture, and no data set\n" })
+end
+
+function TestDataSets.test_synth_refuses_what_has_no_effect()
+    for words, text in pairs {
+        ["--layout rafdb --size 32"] = "--size has no effect with --layout",
+        ["--layout rafdb --faces-train 5"] = "--faces-train has no effect with --layout",
+        ["--train 5"] = "--train has no effect without --layout",
+    } do
+        local code, _, err = shell.run(dir, "data synth new " .. words)
+        lu.assertEquals(code, 2, words)
+        lu.assertStrContains(err, text)
+    end
+    lu.assertNil(io.open(dir .. "/new"))
 end
 
 -- Fine-tuning takes soft labels from the batch, and draws them in mode "probability".

@@ -23,6 +23,7 @@ typedef struct mimic_dataset_config {
      * given). */
     const char *split;
     const char *label_column; /* packs: CSV column, "label" when NULL */
+    bool optional;            /* a split that the set has not is no failure: *out is then NULL */
     bool need_labels; /* a sample without a label (-1) is dropped, or refused (list files) */
     /* Label rule. ferplus: "maxvote" (NULL), "majority", "crossentropy", "probability",
      * "multi_target"; affectnet: "7" (NULL) or "8" classes. */
@@ -33,6 +34,8 @@ typedef struct mimic_dataset_config {
 mimic_status mimic_dataset_open(mimic_ctx *ctx, const mimic_dataset_config *cfg,
                                 mimic_dataset **out);
 void mimic_dataset_free(mimic_dataset *d);
+/* Format of what lies at a path, as opening it without a split finds it; NULL: nothing. */
+const char *mimic_dataset_detect(const char *path);
 int64_t mimic_dataset_size(const mimic_dataset *d);
 /* Largest label + 1; folders: number of class names over all splits; soft lists: their length. */
 int mimic_dataset_classes(const mimic_dataset *d);

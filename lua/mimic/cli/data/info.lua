@@ -17,25 +17,24 @@ function info.configure(p)
     tables.options(p)
 end
 
----The splits of a data set that can be opened, in order, each once; a list of {split, dataset}.
+---The splits that a data set has, in order, each once: a list of {split, dataset}. A set without splits is "all".
 ---@param spec table m.data.open's options
----@return {[1]: string, [2]: any}[] splits, string? problem why there are none
+---@return {[1]: string, [2]: any}[] splits, string? problem why one of them, or the set, cannot be read
 function info.splits(spec)
-    local found, hash, problem = {}, nil, nil
+    local found, hash = {}, nil
     for _, split in ipairs { "train", "val", "valid", "test", "all" } do
         if split == "all" and #found > 0 then break end
         local ok, d = pcall(m.data.open, {
             path = spec.path, mode = spec.mode, label_column = spec.label_column, format = spec.format,
-            need_labels = spec.need_labels, split = split ~= "all" and split or nil,
+            need_labels = spec.need_labels, split = split ~= "all" and split or nil, optional = true,
         })
-        if not ok then
-            problem = tostring(d):match("^[^\n]*")
-        elseif d:hash() ~= hash then
+        if not ok then return found, tostring(d):match("^[^\n]*") end
+        if d and d:hash() ~= hash then
             hash = d:hash()
             found[#found + 1] = { split, d }
         end
     end
-    return found, problem
+    return found
 end
 
 local function names_of(d)
@@ -78,7 +77,7 @@ end
 
 function info.run(args)
     local found, problem = info.splits(args)
-    if #found == 0 then cli.fail(cli.FAILED, "%s", problem or "no pictures under " .. args.path) end
+    if problem then cli.fail(cli.FAILED, "%s", problem) end
     local columns, first = { "class" }, found[1][2]
     for _, entry in ipairs(found) do columns[#columns + 1] = entry[1] end
     local plain = tables.chosen(args) == "plain"

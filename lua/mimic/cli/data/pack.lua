@@ -22,7 +22,7 @@ local function open(args)
     local spec = { path = args.source, mode = args.mode, label_column = args.label_column }
     if not args.split then
         local found, problem = info.splits(spec)
-        if #found == 0 then cli.fail(cli.FAILED, "%s", problem or "no pictures under " .. args.source) end
+        if problem then cli.fail(cli.FAILED, "%s", problem) end
         return found
     end
     spec.split = args.split
