@@ -3,7 +3,7 @@
 -- learning rate stays as it is when B changes. Other values, or an axis left out: grid.tau=[0.05,0.2] grid.d=[]
 --   mimic run experiments/fig6.lua data.root=DIR           (scale=small: packs; scale=smoke: seconds)
 local m = require "mimic"
-local fig6 = m.paper "fig6"
+local fig6 = m.paper("fig6", { sets = { "rafdb", "ferplus" } })
 
 local axes = {
     { "d", function(v) return { proj = { dim = v } } end },
@@ -14,8 +14,7 @@ local axes = {
 local mae = fig6:pretrain "mae"
 for axis, change in m.paper.pairs(axes) do
     for _, value in ipairs(fig6.grid[axis]) do
-        fig6:finetune(("%s = %g"):format(axis, value), mae, change(value),
-            { sets = { "rafdb", "ferplus" } })
+        fig6:finetune(("%s = %g"):format(axis, value), mae, change(value))
     end
 end
 fig6:report()

@@ -4,7 +4,7 @@
 -- (c) supervised pre-training, (d) MIMIC.
 --   mimic run experiments/fig7.lua data.root=DIR           (scale=small: packs; scale=smoke: seconds)
 local m = require "mimic"
-local fig7 = m.paper "fig7"
+local fig7 = m.paper("fig7", { sets = { "ferplus", "faces" }, reads = { "val" } })
 
 local mae = fig7:pretrain "mae"
 local models = {
@@ -13,6 +13,6 @@ local models = {
 }
 for i = 1, 4 do
     local row, parent, preset = models[i][1], models[i][2], models[i][3]
-    fig7:embed(row, fig7:finetune(nil, parent, { preset = preset }, { sets = { "ferplus", "faces" } }))
+    fig7:embed(row, fig7:finetune(nil, parent, { preset = preset }))
 end
 fig7:report()

@@ -119,6 +119,7 @@ function Paper:pretrain(method, opts)
     opts = opts or {}
     local scale = self.settings
     local model, data = opts.model or "base", opts.data or "general"
+    self:declared(data)
     local c, words = settle("pretrain", {
         scale.pretrain, scale.methods[method] or {}, { method = method, model = scale.models[model] },
         { data = scale.data[data] }, scale.pretrain_on[data] or {},
@@ -134,12 +135,12 @@ end
 ---@param row string? name of the row in the paper's table; nil: not filed
 ---@param parent table? runs of p:pretrain; nil: from scratch
 ---@param change table what differs from the recipe, with the preset
----@param opts {model: string?, sets: string[]?}?
+---@param opts {model: string?}?
 ---@return table<string, table> runs over the seeds, by data set
 function Paper:finetune(row, parent, change, opts)
     opts = opts or {}
     local scale, out = self.settings, {}
-    for _, set in ipairs(self:chosen(opts.sets)) do
+    for _, set in ipairs(self.sets) do
         local c, words = settle("finetune", {
             scale.finetune, parent and {} or scale.scratch, { model = scale.models[opts.model or "base"] },
             opts.model == "large" and scale.finetune_large or {},
@@ -160,6 +161,7 @@ end
 ---@param row string
 ---@param tuned table<string, table> of p:finetune
 function Paper:embed(row, tuned)
+    self:declared "val"
     for _, set in ipairs(self.sets) do
         local parent = tuned[set.name]
         if parent then
@@ -172,8 +174,8 @@ function Paper:embed(row, tuned)
     end
 end
 
+-- The sets of these names, or of the paper's sets that they stand for.
 function Paper:chosen(names)
-    if not names then return self.sets end
     local out = {}
     for _, set in ipairs(self.sets) do
         for _, name in ipairs(names) do
@@ -222,17 +224,46 @@ function paper.pairs(list)
     end
 end
 
-local function missing(scale)
-    for _, path in ipairs(scale.paths) do
-        if not m.sys.realpath(path) then return path end
+-- What a script reads and that cannot be opened, each with the reason, before anything is trained. Of the folders for
+-- pre-training only their being there is asked: to list a million pictures takes its time.
+function Paper:unreadable()
+    local out = {}
+    local function look(name, spec)
+        if type(spec) == "string" then spec = { path = spec } end
+        local path, split = spec.path, spec.split
+        local ok, why = m.sys.realpath(path), path .. " is not there"
+        if ok and (name ~= "general" and name ~= "celebrities" or not m.data.detect(path):find "folders") then
+            ok, why = pcall(m.data.open, { path = path, split = split, need_labels = name ~= "celebrities" })
+        end
+        if not ok then out[#out + 1] = ("%s: %s"):format(name, tostring(why):match("^[^\n]*")) end
+    end
+    for _, name in ipairs { "general", "celebrities" } do
+        if self.reads[name] then look(name, self.settings.data[name].train) end
+    end
+    for _, set in ipairs(self.sets) do
+        look(set.name, set.train)
+        look(set.name, set.test)
+        if self.reads.val and set.val then look(set.name, set.val) end
+    end
+    return out
+end
+
+-- Refuses to read what m.paper was not told of and therefore did not look for.
+function Paper:declared(what)
+    if not self.reads[what] then
+        error(('m.paper "%s" reads %s: say so, m.paper("%s", { reads = { "%s" } }), that it is looked for '
+            .. "before anything is trained"):format(self.ref, what, self.ref, what), 3)
     end
 end
 
 --- The runs of a table or figure. Overrides: scale=paper|small|smoke, data.root=DIR, seeds=[0,1,2],
 --- sets=[rafdb], pretrain.KEY, finetune.KEY, grid.tau=[0.05,0.2] (values of an axis of Fig. 6; [] leaves it out).
 ---@param ref string table1, fig5, ...
+---@param opts {sets: string[]?, reads: string[]?}? sets: these alone; reads: beside general pictures and the
+---  splits for training and testing: celebrities, val
 ---@return paper.Paper
-function paper.new(ref)
+function paper.new(ref, opts)
+    opts = opts or {}
     local c = m.config {
         scale = "paper", seeds = false, sets = false, data = { root = false }, pretrain = {}, finetune = {},
         grid = { d = false, B = false, alpha = false, tau = false },
@@ -245,7 +276,9 @@ function paper.new(ref)
     local settings = scales[c.scale](c.data.root or nil)
     local self = setmetatable({ ref = ref, scale = c.scale, settings = settings, config = c, filed = {},
         seeds = c.seeds and config.plain(c.seeds) or settings.seeds, sets = settings.sets,
-        grid = settings.grid }, Paper)
+        grid = settings.grid, reads = { general = true } }, Paper)
+    for _, what in ipairs(opts.reads or {}) do self.reads[what] = true end
+    if opts.sets then self.sets = self:chosen(opts.sets) end
     for axis, values in pairs(config.plain(c.grid)) do
         if values and type(values) ~= "table" then
             config.refuse("grid.%s takes a list: grid.%s=[%s]", axis, axis, tostring(values))
@@ -254,18 +287,19 @@ function paper.new(ref)
     end
     if c.sets then
         self.sets = self:chosen(c.sets)
-        if #self.sets == 0 then config.refuse("sets: none of them belongs to scale=%s", c.scale) end
+        if #self.sets == 0 then config.refuse("sets: none of them belongs to %s at scale=%s", ref, c.scale) end
     end
     for _, known in ipairs(settings.expected) do flops.expect(table.unpack(known)) end
     if not experiment.options.dry_run then
         if settings.draw then settings.draw() end
-        local path = missing(settings)
-        if path then
-            error(("%s is not there: data.root=DIR names the folder of the sets; scale=small runs on packs "
-                .. "of small pictures, scale=smoke on drawn ones, in seconds"):format(path), 0)
+        local missing = self:unreadable()
+        if #missing > 0 then
+            error(("%s reads data that cannot be read:\n  %s\ndata.root=DIR names the folder of the sets; sets=[%s] "
+                .. "leaves sets of faces out; scale=small runs on packs of small pictures, scale=smoke on drawn ones, "
+                .. "in seconds"):format(ref, table.concat(missing, "\n  "), self.sets[1].name), 0)
         end
     end
     return self
 end
 
-return setmetatable(paper, { __call = function(_, ref) return paper.new(ref) end })
+return setmetatable(paper, { __call = function(_, ref, opts) return paper.new(ref, opts) end })

@@ -35,6 +35,8 @@ function TestPaper.test_1_plans_need_no_data()
         local out = ok(("paper --scripts %s --scale %s"):format(scripts, scale))
         for _, ref in ipairs(refs) do lu.assertStrContains(out, "(" .. ref .. ")") end
         lu.assertStrContains(out, "To run, each shared run once: ")
+        lu.assertStrContains(out, "\nNothing was run, this is a list. To run it: ")
+        lu.assertStrContains(out, ("mimic paper --scale %s --run --scripts %s\n"):format(scale, scripts))
     end
     -- The cost of MIMIC on RAF-DB, method.md 4.5: 2.58e17 with the test set's forward passes on top.
     lu.assertStrContains(ok(("run %s/table3.lua --dry-run sets=[rafdb]"):format(scripts)),
@@ -96,6 +98,27 @@ function TestPaper.test_4_mistakes_are_explained()
     fails("paper tabel2 --scripts " .. scripts, "did you mean table2")
     fails("paper --scripts nowhere", "nowhere/table1.lua")
     fails(("run %s/table2.lua"):format(scripts), "data.root=DIR")
+    -- Every pack that a script reads is looked for before anything is trained, and no other.
+    local function missing(words)
+        local code, _, err = shell.run(dir, ("run %s/%s scale=small data.root=packs"):format(scripts, words))
+        lu.assertEquals(code, 1, words .. err)
+        local names = {}
+        for name in err:gmatch "packs/([%w_]+)%.tar is not there" do names[#names + 1] = name end
+        return table.concat(names, " ")
+    end
+    lu.assertEquals(missing "table2.lua",
+        "tiny64_train ferplus48_train ferplus48_test lfwemo100_train lfwemo100_test")
+    lu.assertEquals(missing "table5.lua sets=[ferplus48]", "tiny64_train lfw64_rest ferplus48_train ferplus48_test")
+    lu.assertEquals(missing "fig7.lua", "tiny64_train ferplus48_train ferplus48_test ferplus48_valid")
+    local count = "SELECT count(*) AS n FROM run"
+    local before = sql(count)[1].n
+    shell.write(dir .. "/undeclared.lua", [[
+        local t = require "mimic".paper "table9"
+        t:pretrain("mae", { data = "celebrities" })]])
+    fails("run undeclared.lua scale=smoke", 'undeclared.lua:2: m.paper "table9" reads celebrities: say so')
+    lu.assertEquals(sql(count)[1].n, before)
+    fails(("run %s/fig7.lua scale=smoke seeds=[7] pretrain.model.preset=base"):format(scripts),
+        "or false, got 'base'\n") -- false is a value, not a misspelt word
     fails(("run %s/table2.lua scale=smal"):format(scripts), "did you mean small")
     fails(("run %s/table2.lua scale=smoke sets=[ferplus]"):format(scripts), "none of them belongs")
 end

@@ -2,6 +2,7 @@
 local lfs = require "lfs"
 local m = require "mimic"
 local cli = require "mimic.cli"
+local command_line = require "mimic.command_line"
 local experiment = require "mimic.experiment"
 local flops = require "mimic.flops"
 local format = require "mimic.format"
@@ -14,12 +15,13 @@ local command = {
     description = [[
 Lists every row of the paper's tables and every point of its figures: the paper's value,
 ours with the number of seeds and an interval, and the runs that are missing with their
-cost in FLOPs and in time at this machine's measured rate. --run makes them, table by
-table; runs that several tables share are made once. At scale small and smoke the data
+cost in FLOPs and in time at this machine's measured rate. It runs nothing: with --run it
+first makes the missing runs, table by table, all of the paper's when no table is named;
+runs that several tables share are made once. At scale small and smoke the data
 are others than the paper's: its value stands in brackets, for the direction only.]],
     examples = [[
   mimic paper                                         what the whole paper costs here
-  mimic paper --scale smoke --run                     all of it end to end, in seconds
+  mimic paper --scale smoke --run                     runs all of it end to end, in seconds
   mimic paper table2 --scale small data.root=DIR      one table on packs of small pictures
   mimic paper table2 --scale small data.root=DIR seeds=[0,1,2] --run]],
 }
@@ -32,7 +34,7 @@ function command.configure(p)
     p:option("--scale"):argname("SCALE"):description("paper, small or smoke"):default("paper")
         :choices { "paper", "small", "smoke" }
     p:option("--scripts"):argname("DIR"):description("folder of the scripts"):default("experiments")
-    p:flag("--run"):description("make the missing runs")
+    p:flag("--run"):description("make the missing runs first; without it nothing is run")
     format.options(p)
 end
 
@@ -150,6 +152,13 @@ local function cost(runs, rate)
         flops.time(total / rate))
 end
 
+-- The command that makes what this one lists.
+local function line_of(args)
+    local words = { "paper", "--scale", args.scale, "--run" }
+    if args.scripts ~= "experiments" then table.move({ "--scripts", args.scripts }, 1, 2, #words + 1, words) end
+    return command_line.of(table.unpack(table.move(args.what, 1, #args.what, #words + 1, words)))
+end
+
 local function list(args, wanted, words)
     local plans, every = {}, {}
     for _, ref in ipairs(wanted) do
@@ -182,6 +191,7 @@ local function list(args, wanted, words)
         print("Everything is run.")
     else
         print(("To run, each shared run once: %d runs%s."):format(#all, bill))
+        if not args.run then print("Nothing was run, this is a list. To run it: " .. line_of(args)) end
     end
 end
 

@@ -17,7 +17,6 @@ local scales = {}
 ---@field probe table
 ---@field embed table
 ---@field grid table<string, number[]> axes of Fig. 6
----@field paths string[] what must exist
 ---@field draw fun()? makes it
 ---@field expected table[] {spec, pictures, classes}, for plans made without the data
 
@@ -63,7 +62,6 @@ function scales.paper(root)
         embed = {},
         grid = { d = { 64, 128, 256, 512, 1024 }, B = { 16, 32, 64, 128, 256 },
             alpha = { 0.01, 0.05, 0.1, 0.5, 1 }, tau = { 0.01, 0.03, 0.07, 0.1, 0.5 } },
-        paths = { faces.train.path, ferplus.train.path, affectnet.train.path, general.path },
         expected = {
             { general, 1281167, 1000 }, { general_val, 50000, 1000 }, { celebrities, 5179510, 0 },
             { faces.train, 12271, 7 }, { faces.test, 3068, 7 }, { ferplus.train, 28559, 8 },
@@ -97,7 +95,7 @@ function scales.small(root)
     local large = { preset = false, img = 64, patch = 8, dim = 192, depth = 9, heads = 6 }
     return {
         seeds = { 0, 1, 2 },
-        sets = { faces, m.sys.realpath(colour.train) and colour or nil },
+        sets = { faces, colour },
         data = { general = { train = general, name = "tiny64", cache = 256 },
             celebrities = { train = celebrities, name = "lfw64", cache = 256 } },
         models = { base = encoder, large = large },
@@ -121,7 +119,6 @@ function scales.small(root)
         embed = { data = { cache = 64 } },
         grid = { d = { 32, 64, 128, 256, 512 }, B = { 16, 32, 64, 128, 256 },
             alpha = { 0.01, 0.05, 0.1, 0.5, 1 }, tau = { 0.01, 0.03, 0.07, 0.1, 0.5 } },
-        paths = { general, faces.train, faces.test },
         expected = { { general, 8000, 200 }, { celebrities, 6305, 0 }, { faces.train, 6000, 8 },
             { faces.test, 3152, 8 }, { colour.train, 2201, 8 }, { colour.test, 655, 8 } },
     }
@@ -157,7 +154,6 @@ function scales.smoke(root)
         probe = { epochs = 1, warmup = 0, batch = 8 },
         embed = { tsne = { iterations = 50 } },
         grid = { d = { 8, 16 }, B = { 4, 8 }, alpha = { 0.1, 0.5 }, tau = { 0.07, 0.5 } },
-        paths = { faces.train.path, general.path },
         draw = function()
             m.synth { dir = root, size = 24, general_train = 24, general_val = 16, faces_train = 24,
                 faces_test = 14 }
