@@ -26,6 +26,16 @@ static mimic_tensor *tensor_field(lua_State *L, int t, const char *key) {
     return found;
 }
 
+/* In C zero is the default; a script that writes it means zero, which makes no descent. */
+static void refuse_zeros(lua_State *L) {
+    static const char *const keys[] = {"perplexity", "iterations", "early", "exaggeration", "eta"};
+    for (size_t i = 0; i < sizeof keys / sizeof *keys; i++) {
+        if (lua_getfield(L, 2, keys[i]) == LUA_TNUMBER && lua_tonumber(L, -1) == 0)
+            mimicl_error(L, MIMIC_EINVAL, "m.tsne: %s = 0 makes no descent", keys[i]);
+        lua_pop(L, 1);
+    }
+}
+
 /* m.tsne(x [, options]) -> y f64 [n,2], kl */
 static int tsne(lua_State *L) {
     mimicl *b = mimicl_self(L);
@@ -39,6 +49,7 @@ static int tsne(lua_State *L) {
         L, 2, "m.tsne",
         "perplexity|theta|iterations|early|exaggeration|eta|momentum|seed|init|progress");
     tsne_call call = {.L = L};
+    refuse_zeros(L);
     mimic_tsne_config cfg = {
         .perplexity = mimicl_number(L, 2, "perplexity", 0),
         .theta = mimicl_number(L, 2, "theta", 0.5),

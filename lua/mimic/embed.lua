@@ -4,6 +4,7 @@
 local m = require "mimic"
 local config = require "mimic.config"
 local finetune = require "mimic.finetune"
+local ranges = require "mimic.ranges"
 local task = require "mimic.task"
 local weights = require "mimic.weights"
 
@@ -53,6 +54,8 @@ end
 local function set_name(c)
     return c.data.name or task.data_name(c.data[c.split])
 end
+
+embed.check = ranges.check
 
 --- What a run of a configuration will record.
 ---@param c table embed.defaults' keys

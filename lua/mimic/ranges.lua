@@ -16,7 +16,7 @@ local counted <const> = "whole x >= 0"
 local filter <const> = "bilinear | bicubic"
 local flag <const> = "true or false"
 
---- Rules of the keys of `pretrain` (every method) and `finetune`; a key means the same in both.
+--- Rules of the keys of `pretrain` (every method), `finetune` and `embed`; a key means the same in all.
 ranges.rules = {
     -- the loop
     device = "cpu | cuda",
@@ -71,6 +71,9 @@ ranges.rules = {
     ["mscl.t"] = from_zero, ["mscl.candidates"] = "mixed | mixed+clean",
     ["mscl.visual_gate"] = "none | cosine", ["mscl.visual_min"] = "-1 <= x <= 1",
     ["mscl.visual_fail"] = "ignored | negative",
+    -- looking at features
+    k = count, metric = "cosine | euclidean", ["tsne.perplexity"] = "x >= 1", ["tsne.theta"] = "0 <= x <= 0.7",
+    ["tsne.iterations"] = count, ["tsne.eta"] = positive,
 }
 
 local compare = {
@@ -148,7 +151,9 @@ function ranges.check(cfg, defaults)
         if rule and not (value == false and unset[leaf.key]) and not ranges.keeps(rule, value) then
             local words, hint = {}, ""
             if type(value) == "string" and not rule:find("[<>]") then
-                for word in rule:gmatch("[^%s|]+") do words[#words + 1] = word end
+                for word in rule:gmatch("[^%s|]+") do
+                    if word ~= "false" then words[#words + 1] = word end -- the value, no word
+                end
                 hint = suggest.hint(value, words)
             end
             config.refuse("%s: expected %s, got %s%s", leaf.key, expectation(rule), show(value), hint)
@@ -156,8 +161,8 @@ function ranges.check(cfg, defaults)
     end
     check_sets(cfg.data)
     for _, key in ipairs { "scale", "ratio", "blur_sigma" } do
-        local pair = cfg.augment[key]
-        if pair[1] > pair[2] then
+        local pair = cfg.augment and cfg.augment[key] -- the task embed has none
+        if pair and pair[1] > pair[2] then
             config.refuse("augment.%s: expected {least, most}, got %s", key, show(pair))
         end
     end

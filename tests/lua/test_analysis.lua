@@ -38,6 +38,9 @@ function TestAnalysis:test_errors()
     lu.assertErrorMsgContains('unknown option "perplexty" (did you mean "perplexity"?)', m.tsne, x,
         { perplexty = 3 })
     lu.assertErrorMsgContains("perplexity 30 of 30 points", m.tsne, x)
+    lu.assertErrorMsgContains("eta = 0 makes no descent", m.tsne, x, { perplexity = 5, eta = 0 })
+    local settings = require "mimic.task".merge(m.embed.defaults, { tsne = { eta = 0 } })
+    lu.assertErrorMsgContains("tsne.eta: expected x > 0, got 0", m.embed.check, settings, m.embed.defaults)
     lu.assertErrorMsgContains("stop here", m.tsne, x,
         { perplexity = 5, progress = function() error("stop here") end })
     lu.assertErrorMsgContains('unknown metric "cosin"', m.silhouette, x, labels, { metric = "cosin" })
