@@ -1,46 +1,19 @@
-/* Any bytes as a safetensors file: opened or refused with a message, loaded, saved again. */
+/* Any bytes as a safetensors file: opened or refused with a message, loaded. */
 #define _GNU_SOURCE
 #include "fuzz.h"
 
-#include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
-#include <sys/mman.h>
-#include <unistd.h>
 
-#include "mimic.h"
+#include "weights.h"
 
-int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
-    static mimic_ctx *ctx;
-    static char path[40];
-    static int fd;
-    if (!ctx) {
-        if (mimic_open(&(mimic_config){.threads = 1, .memory_limit = 64u << 20}, &ctx))
-            abort();
-        fd = memfd_create("safetensors", 0);
-        snprintf(path, sizeof path, "/proc/self/fd/%d", fd);
-    }
-    mimic_safetensors *f = NULL;
-    if (ftruncate(fd, 0) || pwrite(fd, data, size, 0) != (ssize_t)size)
-        abort();
-    if (mimic_safetensors_open(ctx, path, &f)) {
-        if (f || !mimic_message(ctx)[0])
-            abort();
-        return 0;
-    }
-    for (int i = 0; i < mimic_safetensors_count(f); i++) {
-        mimic_tensor *t = NULL;
-        if (mimic_safetensors_find(f, mimic_safetensors_name(f, i)) != i)
-            abort();
-        if (mimic_safetensors_load(f, i, &t) == MIMIC_OK)
-            mimic_tensor_release(t);
-        else if (t)
-            abort();
-    }
+static void look_at_meta(const mimic_safetensors *f) {
     for (int i = 0; i < mimic_safetensors_meta_count(f); i++)
         if (!mimic_safetensors_meta(f, mimic_safetensors_meta_key(f, i)))
             abort();
-    mimic_safetensors_close(f);
+}
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
+    fuzz_weights(data, size, mimic_safetensors_open, look_at_meta);
     return 0;
 }
 
