@@ -298,6 +298,8 @@ mimic_status mimic_optim_step(mimic_optim *opt, double lr, double grad_scale, do
     a.leave_g = o->device->backend->host && arena_bytes(o) >= MIMIC_HOST_LARGE;
     if (o->device->backend->host && (st = host_factors(o, &a)))
         return st;
+    if (a.leave_g && o->t == 0) /* the moments' pages come now, beside all others */
+        mimic_pool_chill(o->device);
     int64_t start = mimic_profiling(o->ctx) ? mimic_profile_now() : 0;
     st = o->device->backend->optim_step(o->ctx, &a);
     if (st == MIMIC_OK)

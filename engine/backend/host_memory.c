@@ -1,5 +1,6 @@
 /* Memory of the CPU "device": plain host memory, all calls done when they return. */
 #define _GNU_SOURCE /* madvise */
+#include <malloc.h>
 #include <string.h>
 #include <sys/mman.h>
 
@@ -34,6 +35,11 @@ bool mimic_host_forget(mimic_ctx *ctx, void *p, size_t bytes) {
     if (!mimic_system_alloc(ctx)) /* the host's own memory may be anything */
         return false;
     return lo >= hi || madvise((void *)lo, hi - lo, MADV_DONTNEED) == 0;
+}
+
+void mimic_host_trim(mimic_ctx *ctx) {
+    if (mimic_system_alloc(ctx))
+        malloc_trim(0);
 }
 
 mimic_status mimic_host_clear(mimic_ctx *ctx, void *dst, size_t bytes) {

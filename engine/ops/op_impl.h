@@ -214,6 +214,8 @@ mimic_status mimic_host_sync(mimic_ctx *ctx);
 /* Gives whole pages of [p, p + bytes) back to the system; false: not possible, nothing is changed.
  * Those pages then read as zeros. */
 bool mimic_host_forget(mimic_ctx *ctx, void *p, size_t bytes);
+/* Gives back what the C library keeps of freed memory. */
+void mimic_host_trim(mimic_ctx *ctx);
 
 /* Best CPU variant for this machine, or the one named by cfg.isa. NULL if that one cannot run here.
  */

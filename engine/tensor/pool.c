@@ -26,7 +26,8 @@ typedef struct class_blocks {
     void **free;         /* [2 room]: the free ones, then from [room] on those of the arena */
     int32_t count, kept; /* how many of each; the last one is taken next */
     int32_t blocks, room;
-    int32_t cold; /* the first so many have given their pages back: taken last */
+    int32_t cold;  /* the first so many have given their pages back: taken last */
+    int32_t least; /* so many were free all through the forward pass, or made after it */
 } class_blocks;
 
 struct mimic_pool {
@@ -34,6 +35,7 @@ struct mimic_pool {
     bool arena, fixed; /* blocks come from the arena now; it gets no more */
     mimic_memory stats;
     size_t owed;             /* see mimic_pool_owe */
+    bool forward;            /* since then, until backward: `least` is watched */
     mimic_storage *storages; /* list of the live ones, newest first */
 };
 
@@ -75,7 +77,7 @@ mimic_status mimic_pool_open(mimic_device *d) {
 void mimic_pool_trim(mimic_device *d) {
     for (int c = 0; c < CLASSES && !d->pool->fixed; c++) {
         class_blocks *k = &d->pool->classes[c];
-        k->cold = 0;
+        k->cold = k->least = 0;
         for (; k->count > 0; k->blocks--) {
             void *b = k->free[--k->count];
             unpoison(d, b, class_bytes(c));
@@ -83,6 +85,8 @@ void mimic_pool_trim(mimic_device *d) {
             d->pool->stats.cached -= class_bytes(c);
         }
     }
+    if (d->backend->host)
+        mimic_host_trim(d->ctx);
 }
 
 void mimic_arena_enter(mimic_device *d, bool fixed) {
@@ -204,7 +208,10 @@ static void *new_block(mimic_device *d, int class) {
         k->room = room;
     }
     void *b = d->backend->alloc(d->ctx, class_bytes(class));
-    k->blocks += b != NULL;
+    if (b) {
+        k->blocks++;
+        k->least += !d->pool->forward;
+    }
     return b;
 }
 
@@ -230,6 +237,8 @@ mimic_status mimic_device_get(mimic_device *d, size_t bytes, void **out) {
     } else if (k->count > 0) {
         b = k->free[--k->count];
         k->cold = k->cold < k->count ? k->cold : k->count;
+        if (p->forward && k->count < k->least)
+            k->least = k->count;
         unpoison(d, b, wanted);
         p->stats.cached -= bytes;
     } else if (p->fixed) {
@@ -278,13 +287,46 @@ void mimic_device_put_in(mimic_device *d, void *b, size_t bytes, bool arena) {
     mimic_free_note(d->ctx);
 }
 
+/* Gives the pages of the first n free blocks of a class back to the system. */
+static void chill(mimic_device *d, int class, int32_t n) {
+    class_blocks *k = &d->pool->classes[class];
+    while (k->cold < n && mimic_host_forget(d->ctx, k->free[k->cold], class_bytes(class)))
+        k->cold++;
+}
+
+static int first_large(void) {
+    size_t bytes = RETIRED_LEAST;
+    return class_of(&bytes);
+}
+
+void mimic_pool_chill(mimic_device *d) {
+    for (int c = first_large(); c < CLASSES && d->backend->host; c++)
+        chill(d, c, d->pool->classes[c].count);
+}
+
+/* Chills what only backward takes, and watches anew; how much that is. */
+static size_t chill_least(mimic_device *d) {
+    size_t sum = 0;
+    for (int c = first_large(); c < CLASSES; c++) {
+        class_blocks *k = &d->pool->classes[c];
+        k->least = k->least < k->count ? k->least : k->count;
+        chill(d, c, k->least);
+        sum += (size_t)k->least * class_bytes(c);
+        k->least = k->count;
+    }
+    return sum;
+}
+
 void mimic_pool_owe(mimic_device *d, size_t bytes) {
-    if (d->backend->host && bytes >= MIMIC_HOST_LARGE)
-        d->pool->owed = bytes;
+    if (!d->backend->host || bytes < MIMIC_HOST_LARGE)
+        return;
+    d->pool->owed = bytes + chill_least(d);
+    d->pool->forward = true;
 }
 
 void mimic_pool_retire(mimic_storage *s) {
     mimic_device *d = s->device;
+    d->pool->forward = false;
     if (s->bytes < RETIRED_LEAST || d->pool->owed < s->bytes ||
         !mimic_host_forget(d->ctx, s->data, s->bytes))
         return;

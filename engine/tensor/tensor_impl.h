@@ -105,9 +105,13 @@ void mimic_pool_put(mimic_ctx *ctx, void *p, size_t bytes);
 
 /* Gives cached blocks back to the system. */
 void mimic_pool_trim(mimic_device *d);
+/* The cached blocks stay, but give their pages back until they are used again. */
+void mimic_pool_chill(mimic_device *d);
 /* The gradients' arena has given up `bytes` of pages, which backward will take again while it
  * frees what the tape held: as much of that goes back to the system meanwhile (mimic_pool_retire,
- * of a storage about to be released by its last holder). So both are never there in full. */
+ * of a storage about to be released by its last holder), and as much as the blocks have that no
+ * forward pass takes, which give theirs up now. So forward's, backward's and the gradients' memory
+ * are never all there. */
 void mimic_pool_owe(mimic_device *d, size_t bytes);
 void mimic_pool_retire(mimic_storage *s);
 /* The block given back last, of `bytes`, is of a retired storage. */

@@ -430,6 +430,37 @@ static void backward_retires_what_it_has_read(void **state) {
     mimic_close(ctx);
 }
 
+/* A block that only backward takes gives its pages back between steps, and as much more of the tape
+ * does while backward works; a chilled pool keeps its blocks. */
+static void what_only_backward_takes_gives_its_pages_back(void **state) {
+    (void)state;
+    enum { N = 1 << 24 };
+    mimic_ctx *ctx = open_ctx();
+    void *forward = NULL, *backward = NULL;
+    mimic_storage none = {.bytes = 0, .device = ctx->device};
+    for (int step = 1; step <= 3; step++) {
+        mimic_pool_owe(ctx->device, MIMIC_HOST_LARGE);
+        ok(ctx, mimic_pool_get(ctx, N, &forward));
+        memset(forward, 1, N);
+        mimic_pool_retire(&none); /* backward begins */
+        ok(ctx, mimic_pool_get(ctx, N, &backward));
+        memset(backward, 1, N);
+        mimic_pool_put(ctx, backward, N);
+        mimic_pool_put(ctx, forward, N);
+#ifndef __SANITIZE_ADDRESS__
+        size_t before = resident();
+        mimic_pool_owe(ctx->device, MIMIC_HOST_LARGE);
+        assert_true(resident() + N * 3 / 4 < before && resident() + N * 3 / 2 > before);
+        mimic_pool_chill(ctx->device);
+        assert_true(resident() + N * 7 / 4 < before);
+#endif
+        mimic_memory m;
+        mimic_memory_stats(ctx, &m);
+        assert_true(m.cached >= 2 * N);
+    }
+    mimic_close(ctx);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(golden),
@@ -440,6 +471,7 @@ int main(void) {
         cmocka_unit_test(scopes_and_failures),
         cmocka_unit_test(large_gradients_give_their_pages_back),
         cmocka_unit_test(backward_retires_what_it_has_read),
+        cmocka_unit_test(what_only_backward_takes_gives_its_pages_back),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
