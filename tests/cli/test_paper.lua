@@ -69,6 +69,12 @@ function TestPaper.test_2_everything_runs()
     lu.assertEquals(#maps, 4)
     local map = require("cjson").decode(maps[1].data)
     lu.assertEquals({ #map.x, #map.y, #map.label, #map.classes }, { 14, 14, 14, 7 })
+    -- What results/paper_small.csv is made with: every seed of every row that was filed with an accuracy.
+    local csv = ok(("query --csv - < '%s/results/paper_small.sql'"):format(shell.source))
+    lu.assertEquals(csv:match "^[^\n]*", "ref,row,data,seed,acc,acc_last")
+    local _, lines = csv:gsub("\n", "")
+    lu.assertEquals(lines - 1, sql [[SELECT count(*) AS n FROM paper_run p JOIN run r ON r.id = p.run
+        WHERE r.kind = 'finetune']][1].n)
     -- Again: nothing is left to do, and the numbers are there.
     local before = sql "SELECT count(*) AS n FROM run"[1].n
     ok(("run %s/table2.lua scale=smoke --quiet"):format(scripts))

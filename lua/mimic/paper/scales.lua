@@ -48,7 +48,7 @@ function scales.paper(root)
         models = { base = { preset = "vit_b16" }, large = { preset = "vit_l16" } },
         finetune_large = { model = { drop_path = 0.2 } },
         pretrain = { precision = "bf16", checkpoint_epochs = 5 },
-        methods = { -- total batch = batch x accumulate; MoCo v3 contrasts within `batch`
+        methods = { -- total batch = batch x accumulate; MoCo v3 contrasts within `batch` (published: 4096)
             mae = { batch = 256, accumulate = 16, model = { decoder = decoder } },
             supervised = { batch = 255, accumulate = 4, data = { val = general_val } },
             moco = { batch = 512, accumulate = 8, model = { checkpoint = true } },
@@ -58,7 +58,7 @@ function scales.paper(root)
         pretrain_on = { celebrities = { epochs = 198, warmup = 10 } },
         finetune = { precision = "bf16", data = { workers = 12 } },
         scratch = { layer_decay = 1 },
-        probe = { batch = 256, accumulate = 64 },
+        probe = { batch = 256, accumulate = 64 }, -- 16384 in all, as MAE has it; FERPlus has 28559 pictures
         embed = {},
         grid = { d = { 64, 128, 256, 512, 1024 }, B = { 16, 32, 64, 128, 256 },
             alpha = { 0.01, 0.05, 0.1, 0.5, 1 }, tau = { 0.01, 0.03, 0.07, 0.1, 0.5 } },
