@@ -33,6 +33,7 @@ experiment.options = {
     script = nil,              -- {path, text, words, files?}: what identifies the runs
     force = false, dry_run = false, fail_fast = false,
     within = false,            -- the script is run by a search over whole scripts
+    unfinished = false,        -- a sweep of this process was paused or cancelled before its trials were done
     only_checks = false,       -- a script ends where it has declared its first sweep
     device = nil,              -- over every configuration's own
     failed = {}, planned = 0,
@@ -222,7 +223,7 @@ local function execute(store, run, task, env)
         return
     end
     store:start(row, env)
-    run.state = "running"
+    run.state, run.executed = "running", true
     local from = run:prepare()
     if row.started then
         local where = from and "step " .. from or "the start"

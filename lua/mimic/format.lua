@@ -61,10 +61,12 @@ local longest = 120 -- characters of a cell that is read by a person
 
 ---A text cut to what a person reads in a cell.
 ---@param s string
+---@param most integer? characters
 ---@return string
-local function cut(s)
-    if #s <= longest or (utf8.len(s) or #s) <= longest then return s end
-    return s:sub(1, (utf8.offset(s, longest) or longest + 1) - 1) .. "…"
+local function cut(s, most)
+    most = most or longest
+    if #s <= most or (utf8.len(s) or #s) <= most then return s end
+    return s:sub(1, (utf8.offset(s, most) or most + 1) - 1) .. "…"
 end
 
 tables.cut = cut

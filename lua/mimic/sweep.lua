@@ -391,6 +391,7 @@ local function carry_out(d)
     experiment.say("%s", d:summary())
     d:note_ends(opts)
     if why == "cancelled" or why == "paused" then
+        opts.unfinished = true
         experiment.complain("sweep %s is %s: `%s` goes on", d.name, why, command_line.of("sweep", "resume", d.uid))
     end
 end

@@ -30,6 +30,7 @@ local tabulate = {}
 ---@field title string
 ---@field note string
 ---@field level number
+---@field filed boolean? a table of the paper, or an ablation: runs filed under its rows
 ---@field columns {key: string, title: string, dataset: string?, split: string?, metric: string}[]
 ---@field rows {name: string, cells: table<string, tabulate.Cell>}[]
 ---@field base string? name of the row compared with
@@ -88,7 +89,7 @@ local function from_paper(db, name, opts)
     local known = db:first("SELECT 1 AS x FROM paper_run WHERE ref = ? LIMIT 1", name)
     if not head and #published == 0 and not known then return nil end
     local t = { name = name, title = head and head.title or name, note = head and head.note or "",
-        base = head and head.base or nil, columns = {}, rows = {}, sql = ANSWERS }
+        base = head and head.base or nil, columns = {}, rows = {}, sql = ANSWERS, filed = true }
     local places = {} -- dataset, split, metric -> columns of the paper
     local order = {}
     for _, p in ipairs(published) do
@@ -206,6 +207,16 @@ local function from_experiment(db, name, opts)
     end
     for _, r in ipairs(failed) do row_for(r).failed = r.n end
     return t
+end
+
+-- Refuses a metric that was asked for and has no column of a table of the paper.
+local function check_column(t, metric)
+    local names = {}
+    for i, c in ipairs(t.columns) do
+        if c.metric == metric then return end
+        names[i] = c.metric
+    end
+    error(("no run filed under %s has '%s' on test data%s"):format(t.name, metric, suggest.hint(metric, names)), 0)
 end
 
 -- Failed runs have no results: they stand in every column of their row.
@@ -342,6 +353,7 @@ function tabulate.collect(db, name, opts)
         error(("no table, sweep or experiment '%s'%s; `mimic table` lists them"):format(name,
             suggest.hint(name, names)), 0)
     end
+    if opts.metric and t.filed then check_column(t, opts.metric) end
     t.level = level
     spread_failures(t, o.metric)
     describe(t, level)

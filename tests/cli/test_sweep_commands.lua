@@ -93,6 +93,7 @@ function TestSweepCommands.test_a_script_is_searched_by_the_command_line()
         ["sweep lss"] = "did you mean ls",
         ["sweep show plan"] = "did you mean plain", ["worker --sweep gird"] = "no sweep",
         ["sweep grid.lua -- x"] = "--slurm",
+        ["sweep plain.lua -m toy.x=a,b"] = "-m toy.x=a: ", ["sweep grid.lua --gpus 0,0"] = "0 is there twice",
         ["sweep grid.lua --gpus x,?"] = "numbers such as", ["sweep grid.lua --workers 0"] = "1 or more",
     } do
         local code, _, err = run(words)

@@ -485,6 +485,20 @@ function TestSweep.test_a_metric_that_no_run_has_is_refused_before_the_first()
     end
 end
 
+-- A task that never says when it has evaluated cannot be judged: its trials fail with that word.
+function TestSweep.test_a_pruner_that_is_never_asked()
+    experiment.task("mute", { defaults = { x = 0.0 }, run = function(run)
+        run:log(1, { ["val/acc"] = run.config.x })
+        run:checkpoint(1, { { "x", m.tensor { 1.0 } } }, {}, { final = true })
+    end })
+    declare { kind = "mute", base = m.config {}, space = { x = { 1.0, 2.0 } },
+        pruner = m.asha { min = 1, max = 4, eta = 2 } }
+    for _, t in ipairs(rows "SELECT state, error FROM trial") do
+        lu.assertEquals(t.state, "failed")
+        lu.assertStrContains(t.error, "the task 'mute' does not call run:evaluated(epoch, final)")
+    end
+end
+
 -- What a trial's task would refuse ends the declaration: nothing is queued, nothing runs.
 function TestSweep.test_every_trial_is_checked_before_the_first_runs()
     for text, spec in pairs {

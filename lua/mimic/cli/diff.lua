@@ -124,8 +124,10 @@ function command.run(args)
     local a = cli.guard(cli.USAGE, store.find, store, args.a)
     local b = cli.guard(cli.USAGE, store.find, store, args.b)
     local x, y = store.db:first(IDENTITY, a.id), store.db:first(IDENTITY, b.id)
-    print(("a: run %d %s seed %d (%s)\nb: run %d %s seed %d (%s)"):format(a.id, format.safe(a.name), a.seed,
-        store:state(a), b.id, format.safe(b.name), b.seed, store:state(b)))
+    local function named(r)
+        return ("run %d %s seed %d (%s)"):format(r.id, format.cut(format.safe(r.name)), r.seed, store:state(r))
+    end
+    print(("a: %s\nb: %s"):format(named(a), a.id == b.id and "the same run" or named(b)))
     local rows = {}
     for _, key in ipairs { "experiment", "kind", "name", "seed", "parent", "git", "argv" } do
         if x[key] ~= y[key] then

@@ -4,6 +4,7 @@ local lfs = require "lfs"
 local m = require "mimic"
 local cli = require "mimic.cli"
 local experiment = require "mimic.experiment"
+local format = require "mimic.format"
 local run_command = require "mimic.cli.run"
 
 local command = {
@@ -40,7 +41,7 @@ function command.run(args)
     local store = cli.results(args)
     local row = cli.guard(cli.USAGE, store.find, store, args.run)
     if row.state == "done" then
-        print(("run %d %s is done: %s"):format(row.id, row.name, store:golden(row.id) or ""))
+        print(format.safe(("run %d %s is done: %s"):format(row.id, row.name, store:golden(row.id) or "")))
         return cli.DONE
     end
     local script = store.db:first("SELECT lower(hex(script)) AS sha, argv FROM run WHERE id = ?", row.id)

@@ -93,7 +93,7 @@ function command.execute(script, call)
         end
         return cli.FAILED
     end
-    return cli.DONE
+    return opts.unfinished and cli.INTERRUPTED or cli.DONE
 end
 
 function command.run(args)

@@ -53,7 +53,8 @@ function command.configure(p)
     p:flag("--slurm"):description("submit a job array; words behind -- go to sbatch")
     p:flag("--enqueue"):description("queue the trials and end: workers take them (mimic worker)")
     p:flag("--fail-fast"):description("stop at the first trial that fails")
-    p:option("--max-failures"):argname("N"):description("stop when N trials have failed"):convert(cli.integer)
+    p:option("--max-failures"):argname("N"):convert(cli.integer)
+        :description("stop when N trials have failed in all; what then runs ends first")
     p:flag("--lf"):description("run the trials that failed last time again, first")
     p:flag("--failed"):description("resume: the failed trials too")
     p:flag("--lost"):description("resume: the trials whose workers died too")
@@ -91,9 +92,9 @@ function verbs.show(args)
         t.number]], row.id, row.goal)
     local plain = not (args.csv or args.json)
     if plain then
-        print(("sweep %s (%s)  %s  %s  %s %s  seed %d"):format(row.name, row.uid, row.state, row.sampler, row.goal,
-            row.metric, row.seed))
-        print("space " .. row.space .. (row.pruner and "  pruner " .. row.pruner or ""))
+        print(format.safe(("sweep %s (%s)  %s  %s  %s %s  seed %d"):format(row.name, row.uid, row.state, row.sampler,
+            row.goal, row.metric, row.seed)))
+        print(format.safe("space " .. row.space .. (row.pruner and "  pruner " .. row.pruner or "")))
         for _, r in ipairs(rows) do
             r.params = sweep.label(require("cjson").decode(r.params))
             r.error = r.error and r.error:match("^[^\n]*")

@@ -1,4 +1,5 @@
 -- The frame of the report: style sheet, page, tables, pictures. All text passes through escape().
+local format = require "mimic.format"
 local plot = require "mimic.plot"
 
 local page = {}
@@ -127,7 +128,7 @@ function page.table(rows, columns, caption)
         out[#out + 1] = "<tr>"
         for _, c in ipairs(columns) do
             local v = row[c.key]
-            local text = v == nil and "" or c.html and v or page.escape(v)
+            local text = v == nil and "" or c.html and v or page.escape(type(v) == "string" and format.cut(v) or v)
             local class = (c.number and "n" or "") .. (row.best and row.best[c.key] and " best" or "")
             out[#out + 1] = ("<td%s>%s</td>"):format(class ~= "" and (' class="%s"'):format(class) or "",
                 text)

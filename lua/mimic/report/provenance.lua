@@ -46,7 +46,7 @@ end
 local function pretty(json)
     local out = {}
     for i, leaf in ipairs(config.flatten(cjson.decode(json))) do
-        out[i] = leaf.key .. " = " .. config.json(leaf.value)
+        out[i] = format.cut(leaf.key) .. " = " .. format.cut(config.json(leaf.value), 2000)
     end
     return table.concat(out, "\n")
 end
@@ -73,7 +73,7 @@ function provenance.section(store, runs, chosen)
         end
         if r.env then envs[r.env] = true end
         local line = store:golden(r.id)
-        if line then golden[#golden + 1] = ("run %d %s seed %d: %s"):format(r.id, r.name, r.seed, line) end
+        if line then golden[#golden + 1] = ("run %d %s seed %d: %s"):format(r.id, format.cut(r.name), r.seed, line) end
     end
     local body = page.table(rows, {
         { key = "id", number = true }, { key = "uid" }, { key = "name" }, { key = "seed", number = true },
@@ -85,7 +85,7 @@ function provenance.section(store, runs, chosen)
     for _, r in ipairs(runs) do
         if not shown[r.hash] then
             shown[r.hash] = true
-            local title = ("configuration %s: %s"):format(r.hash:sub(1, 8), r.name)
+            local title = ("configuration %s: %s"):format(r.hash:sub(1, 8), format.cut(r.name))
             configurations[#configurations + 1] = page.details(title, page.pre(pretty(store:config_json(r.id))))
         end
     end

@@ -31,7 +31,7 @@ end
 ---@param text string
 ---@return string[]
 function pool.gpu_list(text)
-    local out = {}
+    local out, seen = {}, {}
     if text == "all" then
         out = pool.gpus()
         if #out == 0 then error("--gpus all: this machine shows no NVIDIA GPU", 0) end
@@ -39,7 +39,8 @@ function pool.gpu_list(text)
     end
     for id in text:gmatch("[^,]+") do
         if not id:find("^%w[%w-]*$") then error(("--gpus %s: all, or numbers such as 0,2"):format(text), 0) end
-        out[#out + 1] = id
+        if seen[id] then error(("--gpus %s: %s is there twice"):format(text, id), 0) end
+        out[#out + 1], seen[id] = id, true
     end
     if #out == 0 then error("--gpus names none: all, or numbers such as 0,2", 0) end
     return out

@@ -71,6 +71,7 @@ local function adopt(store, d, row, run, listener)
     run.sweep = d.uid
     run.lease = queue.watch(store, row)
     run.listener = listener or function(epoch, values, final)
+        run.heard_of = true
         check_metric(d.metric, values)
         if final or not d.pruner then return false end
         local value = values[d.metric]
@@ -90,6 +91,10 @@ local function outcome(store, d, run)
     if run.state == "skipped" then return { state = "failed", error = "its parent run did not succeed" } end
     if run.state ~= "done" then
         return { state = "failed", error = store:run(run.id).error or "the run failed" }
+    end
+    if d.pruner and not d.trial and run.executed and not run.heard_of then
+        error(("the pruner was never asked: the task '%s' does not call run:evaluated(epoch, final) after its "
+            .. "evaluations"):format(run.kind), 0)
     end
     return { state = "done", value = trial.value(store, run.id, d.metric), run = run }
 end
