@@ -232,7 +232,7 @@ static const struct {
     {&mimic_op_attention,
      "qkv[1,197,384] heads=2; qkv[2,50,288] heads=3; qkv[1,208,240] heads=1; qkv[1,209,192] "
      "heads=1; qkv[1,230,99] heads=1; qkv[2,65,480] heads=2; qkv[1,300,96] heads=1; qkv[1,16,192] "
-     "heads=1"},
+     "heads=1; qkv[1,230,240] heads=1; qkv[1,1024,96] heads=1"},
 };
 
 static void test_sizes(void **state) {
