@@ -147,6 +147,8 @@ mimic_status mimic_cuda_open(mimic_ctx *ctx, const mimic_backend **out) {
     if (!entry)
         return mimic_fail(ctx, MIMIC_EUNSUPPORTED, "cuda: %s is no module of mimic", path);
     const mimic_module *m = entry();
+    if (!m)
+        return mimic_fail(ctx, MIMIC_EUNSUPPORTED, "cuda: %s gives no module", path);
     if (!same(m, why, sizeof why))
         return mimic_fail(ctx, MIMIC_EUNSUPPORTED, "cuda: %s does not fit: %s", path, why);
     mimic_status st = m->open(ctx, &host_calls, why, sizeof why);

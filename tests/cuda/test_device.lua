@@ -88,6 +88,9 @@ function TestDevice:test_devices_command()
     lu.assertStrContains(out, "cuda: /nowhere.so cannot be opened: /nowhere.so: cannot open shared object file")
     out = select(2, shell.run(dir, "devices", "MIMIC_CUDA=" .. os.getenv "OLD_MODULE"))
     lu.assertStrContains(out, "libold_module.so does not fit: its interface is number 1, this program's ")
+    code, out = shell.run(dir, "devices", "NO_MODULE=1 MIMIC_CUDA=" .. os.getenv "OLD_MODULE")
+    lu.assertEquals(code, 0)
+    lu.assertStrContains(out, "libold_module.so gives no module")
     out = select(2, shell.run(dir, "devices", "MIMIC_CUDA=")) -- as if unset
     lu.assertNotStrContains(out, "is no module of mimic")
     local err
