@@ -338,8 +338,7 @@ __global__ void augment_views(const uint8_t *batch, const uint8_t *kept, size_t 
                 warp(v, step, picture, other, size);
             uint8_t *swap = picture;
             picture = other;
-            other = swap;
-            __syncthreads();
+            other = swap; /* no barrier: a thread goes on with the pixels that it wrote */
         }
     }
 }
