@@ -8,8 +8,11 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/auxv.h>
+#include <unistd.h>
 
 #include "embedded.h"
+
+enum { WARNING = 2 }; /* of mimic_config.log */
 
 static const char module_key, binding_key; /* their addresses are names in the registry */
 
@@ -294,17 +297,20 @@ int mimic_lua_push(lua_State *L, mimic_ctx *ctx) {
     return mimicl_push(L, ctx, false);
 }
 
-static void keep_line(void *binding, int level, const char *text) {
-    (void)level;
+/* The engine's log of a context of our own: warnings go to the user at once (on a terminal in place
+ * of the progress line), a failure to open is raised by whoever opens. */
+static void hear(void *binding, int level, const char *text) {
     mimicl *b = binding;
     snprintf(b->logged, sizeof b->logged, "%s", text);
+    if (level == WARNING)
+        fprintf(stderr, "%smimic: %s\n", isatty(STDERR_FILENO) ? "\r\033[K" : "", text);
 }
 
 int luaopen_mimic(lua_State *L) {
     if (push_existing(L, NULL))
         return 1;
     mimicl *b = new_binding(L); /* first, so that an error below closes the context */
-    mimic_config cfg = {.log = keep_line, .user = b};
+    mimic_config cfg = {.log = hear, .user = b};
     mimic_status status = mimic_open(&cfg, &b->ctx);
     if (status != MIMIC_OK)
         return luaL_error(L, "%s", b->logged[0] ? b->logged : mimic_status_name(status));

@@ -48,6 +48,14 @@ static mimic_status lt_check(mimic_ctx *ctx, cublasStatus_t e, const char *what)
                                      cublasLtGetStatusString(e));
 }
 
+/* Warns once in the life of a context about the file of choices. */
+static void warn(mimic_ctx *ctx, gemm_state *s, const char *warning) {
+    if (warning && !s->warned)
+        state_of(ctx)->host->log(ctx, 2, "cuda: chosen product algorithms%s%s%s %s",
+                                 *s->cache ? " (" : "", s->cache, *s->cache ? "):" : "", warning);
+    s->warned |= warning != NULL;
+}
+
 /* The library, ready at the first product. */
 static mimic_status open_state(mimic_ctx *ctx, gemm_state **out) {
     cuda_state *s = state_of(ctx);
@@ -58,7 +66,7 @@ static mimic_status open_state(mimic_ctx *ctx, gemm_state **out) {
             return s->host->fail(ctx, MIMIC_ENOMEM, "cuda: out of memory");
         s->gemm = g;
         g->f32 = tf32 && strcmp(tf32, "1") == 0 ? CUBLAS_COMPUTE_32F_FAST_TF32 : CUBLAS_COMPUTE_32F;
-        gemm_cache_path(g->cache, sizeof g->cache);
+        warn(ctx, g, gemm_cache_path(g->cache, sizeof g->cache));
     }
     gemm_state *g = *out = s->gemm;
     if (g->begin)
@@ -231,13 +239,6 @@ static bool measure(const gemm_state *s, cudaStream_t stream, float *ms, F runs)
             return false;
     return !cudaEventRecord(s->end, stream) && !cudaEventSynchronize(s->end) &&
            !cudaEventElapsedTime(ms, s->begin, s->end);
-}
-
-/* Warns once in the life of a context about the file of choices. */
-static void warn(mimic_ctx *ctx, gemm_state *s, const char *warning) {
-    if (warning && !s->warned)
-        state_of(ctx)->host->log(ctx, 2, "cuda: %s: %s", s->cache, warning);
-    s->warned |= warning != NULL;
 }
 
 /* what: "" for the algorithm, or what else is kept of the shape. */

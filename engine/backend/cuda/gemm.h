@@ -48,8 +48,9 @@ typedef struct gemm_choice {
 enum { GEMM_KEY = 320 }; /* longest key with its end */
 
 /* The file: MIMIC_GEMM_CACHE, or mimic/gemm.txt in XDG_CACHE_HOME or ~/.cache; "" when there is no
- * such folder or MIMIC_GEMM_CACHE is empty: nothing is kept. */
-void gemm_cache_path(char *path, size_t size);
+ * such folder or MIMIC_GEMM_CACHE is empty: nothing is kept. Returns a warning, NULL where that is
+ * as wanted. */
+const char *gemm_cache_path(char *path, size_t size);
 /* Reads what was kept under `key` (no space, no line end). A file that is not ours or is damaged
  * counts for nothing: *warning (or NULL) says so. */
 bool gemm_cache_find(const char *path, const char *key, gemm_choice *choice, const char **warning);

@@ -15,7 +15,7 @@
 #define FIRST_LINE "mimic: chosen cublasLt algorithms, 1\n"
 enum { WORDS = 9, LINE = GEMM_KEY + 17 * WORDS + 32, PATH_SIZE = 4096 };
 
-void gemm_cache_path(char *path, size_t size) {
+const char *gemm_cache_path(char *path, size_t size) {
     const char *given = getenv("MIMIC_GEMM_CACHE"), *cache = getenv("XDG_CACHE_HOME"),
                *home = getenv("HOME");
     int n = 0;
@@ -27,6 +27,11 @@ void gemm_cache_path(char *path, size_t size) {
         n = snprintf(path, size, "%s/.cache/mimic/gemm.txt", home);
     if (n <= 0 || (size_t)n >= size)
         *path = 0;
+    if (*path || (given && !*given))
+        return NULL;
+    return n > 0 ? "are not kept: the name of their file is too long"
+                 : "are not kept: XDG_CACHE_HOME and HOME are unset, and MIMIC_GEMM_CACHE names no "
+                   "file";
 }
 
 static uint64_t checksum(const char *s, size_t n) { /* FNV-1a */
