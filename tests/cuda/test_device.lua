@@ -152,6 +152,75 @@ print(y:tolist()[1])
     shell.remove(dir)
 end
 
+-- So are gradients added up and the optimiser's step, which are no operators of the script.
+function TestDevice:test_failures_of_a_step()
+    local dir = shell.folder()
+    shell.write(dir .. "/x.lua", [[
+local m = require "mimic"
+local w = m.tensor({ 1, 2 }):requires_grad_()
+local o = m.optimizer { kind = "adamw", params = { { tensor = w } } }
+local x = w:exp()
+x:sum_to({}):backward()
+o:step(0.1)
+print(w:tolist()[1])
+]])
+    local function run(env) return shell.run(dir, "x.lua", "MIMIC_DEVICE=cuda " .. env) end
+    local seen, lines = {}, {}
+    for kernel = 1, 20 do
+        local code, _, err = run("MIMIC_SYNC=1 MIMIC_EMU_BREAK=" .. kernel)
+        if code == 0 then break end
+        local name = err:match "cuda: ([^:]*): a failure planted"
+        lu.assertNotNil(name, err)
+        seen[#seen + 1], lines[name] = name, err
+    end
+    lu.assertStrContains(table.concat(seen, ", "), "sum of gradients, optimizer step")
+    lu.assertEquals(seen[#seen], "optimizer step") -- and what reads the result is not blamed
+    lu.assertStrContains(lines["optimizer step"], "x.lua:6: ")
+    local _, _, err = run("MIMIC_EMU_BREAK=" .. #seen)
+    lu.assertStrContains(err, "optimizer step (x.lua:6); MIMIC_SYNC=1 names it exactly")
+    shell.remove(dir)
+end
+
+-- A broken device has no more memory to give, but that is not what is wrong with it.
+function TestDevice:test_memory_of_a_broken_device()
+    local dir = shell.folder()
+    shell.write(dir .. "/x.lua", [[
+local m = require "mimic"
+local x = m.tensor { 1, 2 }
+print(pcall(x.tolist, x:exp()))
+print(pcall(m.zeros, { 99999 }))
+]])
+    local code, out = shell.run(dir, "x.lua", "MIMIC_DEVICE=cuda MIMIC_EMU_BREAK=1")
+    lu.assertEquals(code, 0)
+    lu.assertStrMatches(out, "false.*planted.*\nfalse\t[^\n]*cuda: memory: a failure planted by MIMIC_EMU_BREAK.*")
+    lu.assertNotStrContains(out, "out of memory")
+    shell.remove(dir)
+end
+
+-- What is the matter with the file of chosen algorithms is said, once.
+function TestDevice:test_warnings_of_the_file_of_algorithms()
+    local dir = shell.folder()
+    shell.write(dir .. "/x.lua", [[
+local m = require "mimic"
+for n = 1, 3 do m.ones({ n, 2 }):matmul(m.ones { 2, 2 }) end
+]])
+    local function says(env)
+        local code, out, err = shell.run(dir, "x.lua", "env -u HOME -u XDG_CACHE_HOME " .. env .. " MIMIC_DEVICE=cuda")
+        lu.assertEquals({ code, out }, { 0, "" })
+        return err
+    end
+    lu.assertEquals(says "MIMIC_GEMM_CACHE=", "")
+    lu.assertEquals(says "MIMIC_GEMM_CACHE=gemm.txt", "")
+    lu.assertEquals(says "-u MIMIC_GEMM_CACHE", "mimic: cuda: chosen product algorithms are not kept: XDG_CACHE_HOME and "
+        .. "HOME are unset, and MIMIC_GEMM_CACHE names no file\n")
+    lu.assertEquals(says "MIMIC_GEMM_CACHE=x.lua", "mimic: cuda: chosen product algorithms (x.lua): is not a file of "
+        .. "chosen algorithms; it is left alone\n")
+    lu.assertEquals(says "-u MIMIC_GEMM_CACHE HOME=x.lua", "mimic: cuda: chosen product algorithms "
+        .. "(x.lua/.cache/mimic/gemm.txt): Not a directory\n")
+    lu.assertStrContains(says("MIMIC_GEMM_CACHE=" .. ("a"):rep(5000)), "the name of their file is too long")
+    shell.remove(dir)
+end
+
 -- Out of memory is told by the call that met it, and by no later one.
 function TestDevice:test_little_memory()
     local dir = shell.folder()

@@ -369,6 +369,5 @@ mimic_status mimic_cuda_augment(mimic_ctx *ctx, const mimic_augment_job *job) {
                (unsigned)(job->n - first < group ? job->n - first : group), THREADS, 0, s->stream,
                job->batch, job->kept, job->stride, first, job->out, (uint8_t *)scratch, g);
     s->host->put(d, scratch, g.bytes * (size_t)group);
-    st = cuda_check(ctx, cudaGetLastError(), "augment");
-    return !st && s->sync ? mimic_cuda_sync(ctx) : st;
+    return cuda_done(ctx, "augment");
 }

@@ -121,6 +121,8 @@ static inline cuda_state *state_of(mimic_ctx *ctx) {
 fault fault_of(mimic_call *c, const char *what, int64_t limit);
 /* Ends an entry: what the launches before came to, as a status with the operator's name. */
 mimic_status done(mimic_call *c);
+/* The same for launches that are no operator's: `what` is named in its place. */
+mimic_status cuda_done(mimic_ctx *ctx, const char *what);
 /* Sends the fault word to the host, and reads a letter that has arrived: the fault that a kernel
  * reported, if one did. */
 cudaError_t send_fault(mimic_ctx *ctx, letter *l);

@@ -40,7 +40,7 @@ mimic_status mimic_cuda_accumulate(mimic_ctx *ctx, mimic_dtype, void *dst, mimic
         run_add(stream, (float *)dst, (const float *)src, n);
     else
         run_add(stream, (float *)dst, (const bf16 *)src, n);
-    return cuda_check(ctx, cudaGetLastError(), "accumulate");
+    return cuda_done(ctx, "sum of gradients");
 }
 
 /* --- the optimiser --- */
@@ -286,7 +286,7 @@ static mimic_status run_step(mimic_ctx *ctx, const mimic_optim_args *a, const sc
     LAUNCH(optim_step, blocks_of(s->n, THREADS * 4), THREADS, 0, stream, w, g, (float *)a->m,
            (float *)a->v, (bf16 *)a->shadow, s->n, (const stretch *)table, s->count,
            (const found *)f);
-    st = cuda_check(ctx, cudaGetLastError(), "optimizer step");
+    st = cuda_done(ctx, "optimizer step");
     return st || !a->norm ? st : mimic_cuda_download(ctx, a->norm, &f->norm, sizeof f->norm);
 }
 

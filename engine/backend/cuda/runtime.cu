@@ -111,11 +111,15 @@ static mimic_status wait(mimic_ctx *ctx, const char *what) {
     return st ? st : read_fault(ctx, s->fault_seen);
 }
 
+mimic_status cuda_done(mimic_ctx *ctx, const char *what) {
+    cuda_state *s = state_of(ctx);
+    cuda_note(s, what, ctx->place);
+    mimic_status st = cuda_check(ctx, cudaGetLastError(), what);
+    return !st && s->sync ? wait(ctx, what) : st;
+}
+
 mimic_status done(mimic_call *c) {
-    cuda_state *s = state_of(c->ctx);
-    cuda_note(s, c->op->name, c->ctx->place);
-    mimic_status st = cuda_check(c->ctx, cudaGetLastError(), c->op->name);
-    return !st && s->sync ? wait(c->ctx, c->op->name) : st;
+    return cuda_done(c->ctx, c->op->name);
 }
 
 /* Asked for at open: is there code for this GPU in the module? */
