@@ -8,14 +8,14 @@
 
 static const size_t huge_page = 2u << 20, page = 4096;
 
-void *mimic_host_alloc(mimic_ctx *ctx, size_t bytes) {
-    char *b = mimic_alloc_raw(ctx, bytes);
+mimic_status mimic_host_alloc(mimic_ctx *ctx, size_t bytes, void **out) {
+    char *b = *out = mimic_alloc_raw(ctx, bytes);
     if (b && bytes >= 2 * huge_page) {
         uintptr_t lo = ((uintptr_t)b + huge_page - 1) & ~(huge_page - 1);
         uintptr_t hi = ((uintptr_t)b + bytes) & ~(huge_page - 1);
         madvise((void *)lo, hi - lo, MADV_HUGEPAGE); /* a hint: failure is harmless */
     }
-    return b;
+    return b ? MIMIC_OK : MIMIC_ENOMEM;
 }
 
 void mimic_host_free(mimic_ctx *ctx, void *p) {

@@ -151,8 +151,9 @@ struct mimic_backend {
     bool host; /* tensors lie in host memory: bytes may be touched, calls do not return early */
     unsigned dtypes;                      /* MIMIC_BIT of those its tensors may have */
     mimic_kernel kernels[MIMIC_OP_COUNT]; /* NULL for view operators, and where one is missing */
-    /* Device memory, 64-byte aligned, not zeroed; NULL when there is no more. */
-    void *(*alloc)(mimic_ctx *ctx, size_t bytes);
+    /* Device memory, 64-byte aligned, not zeroed. MIMIC_ENOMEM when there is no more, which the
+     * caller tells; any other failure has set the message. */
+    mimic_status (*alloc)(mimic_ctx *ctx, size_t bytes, void **out);
     void (*free)(mimic_ctx *ctx, void *p);
     /* Host to device (the source is free again on return), device to host, within the device. */
     mimic_status (*upload)(mimic_ctx *ctx, void *dst, const void *src, size_t bytes);
@@ -172,6 +173,8 @@ struct mimic_backend {
     /* The views of a batch from 8-bit pictures; NULL: the host makes them. */
     mimic_status (*augment)(mimic_ctx *ctx, const mimic_augment_job *job);
     size_t (*room)(mimic_ctx *ctx); /* bytes that alloc could give; NULL: not known */
+    /* For the out-of-memory report: "; " and what else is taken and left; NULL: nothing. */
+    void (*beside)(mimic_ctx *ctx, char *text, size_t size);
     /* Recorded steps (mimic/graph.h); NULL: none. Between record and recorded work is written down;
      * recorded ends that, and makes *work of it when `keep`. replay does it again with random
      * numbers of a step larger by `moved`; forget frees it. */
@@ -206,7 +209,7 @@ mimic_status mimic_cuda_open(mimic_ctx *ctx, const mimic_backend **out);
 /* Those of the CPU (backend/host_memory.c). Clearing MIMIC_HOST_LARGE bytes or more gives their
  * pages back to the system until they are written again. */
 #define MIMIC_HOST_LARGE ((size_t)64 << 20)
-void *mimic_host_alloc(mimic_ctx *ctx, size_t bytes);
+mimic_status mimic_host_alloc(mimic_ctx *ctx, size_t bytes, void **out);
 void mimic_host_free(mimic_ctx *ctx, void *p);
 mimic_status mimic_host_copy(mimic_ctx *ctx, void *dst, const void *src, size_t bytes);
 mimic_status mimic_host_clear(mimic_ctx *ctx, void *dst, size_t bytes);

@@ -162,7 +162,7 @@ static mimic_status report(mimic_device *d, size_t bytes, const char *why) {
     enum { SHOWN = 5 };
     mimic_pool *p = d->pool;
     const mimic_storage *top[SHOWN];
-    char text[2048] = "", limit[64] = "none", shape[160];
+    char text[2048] = "", limit[64] = "none", beside[256] = "", shape[160];
     size_t used = 0;
     int n = 0;
     for (const mimic_storage *s = p->storages; s; s = s->next) {
@@ -183,22 +183,25 @@ static mimic_status report(mimic_device *d, size_t bytes, const char *why) {
             mimic_shape_text(top[i]->rank, top[i]->shape, shape, sizeof shape), mib(top[i]->bytes));
     if (p->stats.limit)
         snprintf(limit, sizeof limit, "%.1f MiB", mib(p->stats.limit));
+    if (d->backend->beside)
+        d->backend->beside(d->ctx, beside, sizeof beside);
     return mimic_fail(
         d->ctx, MIMIC_ENOMEM,
         "out of memory%s (%s): %.1f MiB requested, %.1f MiB live in %lld tensors, %.1f MiB "
-        "cached, limit %s%s%s",
+        "cached, limit %s%s%s%s",
         d->backend->host ? "" : " on the device", why, mib(bytes), mib(p->stats.live),
-        (long long)p->stats.tensors, mib(p->stats.cached), limit, n ? "; the largest:" : "", text);
+        (long long)p->stats.tensors, mib(p->stats.cached), limit, beside, n ? "; the largest:" : "",
+        text);
 }
 
-/* A new block of the class, or NULL. */
-static void *new_block(mimic_device *d, int class) {
+/* A new block of the class. MIMIC_ENOMEM is for the caller to tell. */
+static mimic_status new_block(mimic_device *d, int class, void **out) {
     class_blocks *k = &d->pool->classes[class];
     if (k->blocks == k->room) {
         int32_t room = k->room ? 2 * k->room : 8;
         void **wider = mimic_alloc_raw(d->ctx, 2 * (size_t)room * sizeof *wider);
         if (!wider)
-            return NULL;
+            return MIMIC_ENOMEM;
         if (k->count > 0)
             memcpy(wider, k->free, (size_t)k->count * sizeof *wider);
         if (k->kept > 0)
@@ -207,12 +210,12 @@ static void *new_block(mimic_device *d, int class) {
         k->free = wider;
         k->room = room;
     }
-    void *b = d->backend->alloc(d->ctx, class_bytes(class));
-    if (b) {
+    mimic_status st = d->backend->alloc(d->ctx, class_bytes(class), out);
+    if (!st) {
         k->blocks++;
         k->least += !d->pool->forward;
     }
-    return b;
+    return st;
 }
 
 mimic_status mimic_device_get(mimic_device *d, size_t bytes, void **out) {
@@ -247,14 +250,14 @@ mimic_status mimic_device_get(mimic_device *d, size_t bytes, void **out) {
     } else {
         if (p->stats.limit && p->stats.live + p->stats.cached + bytes > p->stats.limit)
             mimic_pool_trim(d);
-        b = new_block(d, c);
-        if (!b && p->stats.cached) {
+        mimic_status st = new_block(d, c, &b);
+        if (st == MIMIC_ENOMEM && p->stats.cached) {
             mimic_pool_trim(d);
-            b = new_block(d, c);
+            st = new_block(d, c, &b);
         }
-        if (!b) {
+        if (st) {
             mimic_free_note(d->ctx);
-            return report(d, wanted, "the system gives no more");
+            return st == MIMIC_ENOMEM ? report(d, wanted, "the system gives no more") : st;
         }
     }
     p->stats.live += bytes;

@@ -238,12 +238,16 @@ print(x:exp():get(1, 1) > 2.7)
 fails(m.zeros, { 1024, 1024, 2 })
 held:release()
 print(x:matmul(x):get(1, 1))
+fails(m.zeros, { 1024, 1024, 8 })
 ]])
     local env = "MIMIC_DEVICE=cuda MIMIC_EMU_MEMORY="
     local code, out, err = shell.run(dir, "x.lua", env .. (32 << 20))
     lu.assertEquals({ code, err }, { 0, "" })
-    lu.assertStrMatches(out, ".*cuda: workspace of products: out of memory\ntrue\n.*out of memory on the device %(the "
-        .. "system gives no more%): 8.0 MiB requested, 29.0 MiB live in 2 tensors.*\n2.0\n")
+    lu.assertStrMatches(out, ".*cuda: workspace of products: out of memory: 4.0 MiB requested; beside the tensors "
+        .. "0.0 MiB for products, 0.0 MiB for batches; 3.0 of the device's 32.0 MiB are free\ntrue\n"
+        .. ".*out of memory on the device %(the system gives no more%): 8.0 MiB requested, 29.0 MiB live in 2 "
+        .. "tensors.*\n2.0\n.*: 32.0 MiB requested.*; beside the tensors 4.0 MiB for products, 0.0 MiB for batches; "
+        .. "%d+%.%d of the device's 32.0 MiB are free; the largest:\n")
     code, out = shell.run(dir, "devices", "MIMIC_EMU_MEMORY=8")
     lu.assertEquals(code, 0)
     lu.assertStrContains(out, "cuda: the device cannot be used: out of memory")

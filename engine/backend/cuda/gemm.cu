@@ -79,11 +79,15 @@ static mimic_status open_state(mimic_ctx *ctx, gemm_state **out) {
     if (!g->handle)
         st = lt_check(ctx, cublasLtCreate(&g->handle), "opening");
     if (!st && !g->workspace)
-        st = cuda_check(ctx, cuda_take(ctx, &g->workspace, g->workspace_size),
-                        "workspace of products");
+        st = cuda_take(ctx, &g->workspace, g->workspace_size, "workspace of products");
     if (!st && !g->end)
         st = cuda_check(ctx, cudaEventCreateWithFlags(&g->end, 0), "event");
     return st ? st : cuda_check(ctx, cudaEventCreateWithFlags(&g->begin, 0), "event");
+}
+
+size_t cuda_gemm_workspace(mimic_ctx *ctx) {
+    const gemm_state *g = state_of(ctx)->gemm;
+    return g && g->workspace ? g->workspace_size : 0;
 }
 
 static void drop(plan *p) {

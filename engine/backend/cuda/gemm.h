@@ -37,6 +37,7 @@ typedef void gemm_rest(mimic_ctx *ctx, const gemm *part, const void *how);
  * these sizes and addresses is never chosen. */
 mimic_status cuda_gemm_in_one(mimic_ctx *ctx, const gemm *whole, const gemm *part, gemm_rest *rest,
                               const void *how, bool *one);
+size_t cuda_gemm_workspace(mimic_ctx *ctx); /* bytes taken for the library */
 /* Gives back the library's handle, the plans and the workspace. */
 void cuda_gemm_close(mimic_ctx *ctx);
 

@@ -131,8 +131,8 @@ mimic_status read_fault(mimic_ctx *ctx, const letter *l);
  * which says too which operators were under way. */
 mimic_status cuda_check(mimic_ctx *ctx, cudaError_t e, const char *what);
 
-/* Device memory of the module's own, which the pool makes room for. */
-cudaError_t cuda_take(mimic_ctx *ctx, void **p, size_t bytes);
+/* Device memory of the module's own, which the pool makes room for; `what` it is for. */
+mimic_status cuda_take(mimic_ctx *ctx, void **p, size_t bytes, const char *what);
 
 /* Writes an operator down as launched. */
 static inline void cuda_note(cuda_state *s, const char *op, const char *place) {

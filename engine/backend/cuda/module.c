@@ -46,6 +46,7 @@ static const mimic_backend backend = {
     .fed = mimic_cuda_fed,
     .augment = mimic_cuda_augment,
     .room = mimic_cuda_room,
+    .beside = mimic_cuda_beside,
     .record = mimic_cuda_record,
     .recorded = mimic_cuda_recorded,
     .replay = mimic_cuda_replay,

@@ -11,7 +11,7 @@ extern "C" {
 #endif
 
 /* Goes up with any change of what is below or of mimic_backend. */
-enum { MIMIC_MODULE_API = 6 };
+enum { MIMIC_MODULE_API = 7 };
 
 /* What the module may call. */
 typedef struct mimic_host {

@@ -215,21 +215,13 @@ void mimic_cuda_about(mimic_ctx *ctx, char *buf, size_t size) {
              runtime % 1000 / 10, driver / 1000, driver % 1000 / 10);
 }
 
-void *mimic_cuda_alloc(mimic_ctx *ctx, size_t bytes) {
-    void *p = NULL;
-    if (!state_of(ctx)->recording && cudaMalloc(&p, bytes) == cudaSuccess)
-        return p;
-    cudaGetLastError(); /* being out of memory is reported by the pool */
-    return NULL;
-}
-
-cudaError_t cuda_take(mimic_ctx *ctx, void **p, size_t bytes) {
-    cudaError_t e = cudaMalloc(p, bytes);
+mimic_status mimic_cuda_alloc(mimic_ctx *ctx, size_t bytes, void **out) {
+    *out = NULL;
+    cudaError_t e = state_of(ctx)->recording ? cudaErrorMemoryAllocation : cudaMalloc(out, bytes);
     if (e != cudaErrorMemoryAllocation)
-        return e;
-    cudaGetLastError();
-    state_of(ctx)->host->trim(&ctx->devices[MIMIC_CUDA]);
-    return cudaMalloc(p, bytes);
+        return cuda_check(ctx, e, "memory");
+    cudaGetLastError(); /* being out of memory is reported by the pool */
+    return MIMIC_ENOMEM;
 }
 
 size_t mimic_cuda_room(mimic_ctx *ctx) {
@@ -239,6 +231,39 @@ size_t mimic_cuda_room(mimic_ctx *ctx) {
         return available;
     cudaGetLastError();
     return 0;
+}
+
+static double mib(size_t bytes) {
+    return (double)bytes / (1 << 20);
+}
+
+void mimic_cuda_beside(mimic_ctx *ctx, char *text, size_t size) {
+    const cuda_state *s = state_of(ctx);
+    size_t available = 0, total = 0, lanes = 0;
+    for (const feeder::lane &l : s->feed.lanes)
+        lanes += l.bytes;
+    int n = snprintf(text, size, "; beside the tensors %.1f MiB for products, %.1f MiB for batches",
+                     mib(cuda_gemm_workspace(ctx)), mib(lanes));
+    if (cudaMemGetInfo(&available, &total) != cudaSuccess)
+        cudaGetLastError();
+    else if (n > 0 && (size_t)n < size)
+        snprintf(text + n, size - (size_t)n, "; %.1f of the device's %.1f MiB are free",
+                 mib(available), mib(total));
+}
+
+mimic_status cuda_take(mimic_ctx *ctx, void **p, size_t bytes, const char *what) {
+    const mimic_host *host = state_of(ctx)->host;
+    char beside[256];
+    mimic_status st = mimic_cuda_alloc(ctx, bytes, p);
+    if (st == MIMIC_ENOMEM) {
+        host->trim(&ctx->devices[MIMIC_CUDA]);
+        st = mimic_cuda_alloc(ctx, bytes, p);
+    }
+    if (st != MIMIC_ENOMEM)
+        return st;
+    mimic_cuda_beside(ctx, beside, sizeof beside);
+    return host->fail(ctx, st, "cuda: %s: out of memory: %.1f MiB requested%s", what, mib(bytes),
+                      beside);
 }
 
 void mimic_cuda_free(mimic_ctx *ctx, void *p) {

@@ -12,7 +12,7 @@ extern "C" {
 mimic_status mimic_cuda_open_device(mimic_ctx *ctx, const mimic_host *host, char *why, size_t size);
 void mimic_cuda_close(mimic_ctx *ctx);
 void mimic_cuda_about(mimic_ctx *ctx, char *buf, size_t size);
-void *mimic_cuda_alloc(mimic_ctx *ctx, size_t bytes);
+mimic_status mimic_cuda_alloc(mimic_ctx *ctx, size_t bytes, void **out);
 void mimic_cuda_free(mimic_ctx *ctx, void *p);
 mimic_status mimic_cuda_upload(mimic_ctx *ctx, void *dst, const void *src, size_t bytes);
 mimic_status mimic_cuda_download(mimic_ctx *ctx, void *dst, const void *src, size_t bytes);
@@ -34,6 +34,7 @@ void mimic_cuda_transfer_close(mimic_ctx *ctx);
 
 mimic_status mimic_cuda_augment(mimic_ctx *ctx, const mimic_augment_job *job); /* augment.cu */
 size_t mimic_cuda_room(mimic_ctx *ctx);
+void mimic_cuda_beside(mimic_ctx *ctx, char *text, size_t size);
 /* graph.cu */
 mimic_status mimic_cuda_record(mimic_ctx *ctx);
 mimic_status mimic_cuda_recorded(mimic_ctx *ctx, bool keep, void **work);

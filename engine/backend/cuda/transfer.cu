@@ -62,7 +62,7 @@ void mimic_cuda_unpin(mimic_ctx *ctx, void *p) {
 }
 
 /* A lane with room for `bytes`; grows only when batches do. */
-static cudaError_t make_room(mimic_ctx *ctx, feeder::lane *l, size_t bytes) {
+static mimic_status make_room(mimic_ctx *ctx, feeder::lane *l, size_t bytes) {
     feeder *f = &state_of(ctx)->feed;
     cudaError_t e = cudaSuccess;
     if (!f->stream)
@@ -72,13 +72,13 @@ static cudaError_t make_room(mimic_ctx *ctx, feeder::lane *l, size_t bytes) {
     if (e == cudaSuccess && !l->emptied)
         e = cudaEventCreateWithFlags(&l->emptied, cudaEventDisableTiming);
     if (e != cudaSuccess || l->bytes >= bytes)
-        return e;
+        return cuda_check(ctx, e, "batch to the device");
     cudaFree(l->buffer); /* waits for what reads it */
     l->buffer = NULL;
     l->bytes = 0;
-    if ((e = cuda_take(ctx, &l->buffer, bytes)) == cudaSuccess)
-        l->bytes = bytes;
-    return e;
+    mimic_status st = cuda_take(ctx, &l->buffer, bytes, "buffer for batches");
+    l->bytes = st ? 0 : bytes;
+    return st;
 }
 
 mimic_status mimic_cuda_feed(mimic_ctx *ctx, void *dst, const void *src, size_t bytes) {
@@ -89,10 +89,11 @@ mimic_status mimic_cuda_feed(mimic_ctx *ctx, void *dst, const void *src, size_t 
         return MIMIC_OK;
     if (s->recording)
         return cuda_refuse(ctx, "a batch is fed");
-    cudaError_t e = make_room(ctx, l, bytes);
+    mimic_status st = make_room(ctx, l, bytes);
     f->next = (f->next + 1) % LANES_IN;
-    if (e == cudaSuccess)
-        e = cudaStreamWaitEvent(f->stream, l->emptied);
+    if (st)
+        return st;
+    cudaError_t e = cudaStreamWaitEvent(f->stream, l->emptied);
     if (e == cudaSuccess)
         e = cudaMemcpyAsync(l->buffer, src, bytes, cudaMemcpyHostToDevice, f->stream);
     if (e == cudaSuccess)

@@ -192,6 +192,8 @@ cudaError_t waited() {
 cudaError_t allocate(void **p, size_t bytes, bool host) {
     if (forbidden("memory is allocated"))
         return last;
+    if (sticky != cudaSuccess)
+        return sticky;
     emu_allocations++;
     char *raw = NULL;
     if (host || bytes <= memory_left())
