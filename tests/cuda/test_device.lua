@@ -211,8 +211,8 @@ for n = 1, 3 do m.ones({ n, 2 }):matmul(m.ones { 2, 2 }) end
     end
     lu.assertEquals(says "MIMIC_GEMM_CACHE=", "")
     lu.assertEquals(says "MIMIC_GEMM_CACHE=gemm.txt", "")
-    lu.assertEquals(says "-u MIMIC_GEMM_CACHE", "mimic: cuda: chosen product algorithms are not kept: XDG_CACHE_HOME and "
-        .. "HOME are unset, and MIMIC_GEMM_CACHE names no file\n")
+    lu.assertEquals(says "-u MIMIC_GEMM_CACHE", "mimic: cuda: chosen product algorithms are not kept: XDG_CACHE_HOME "
+        .. "and HOME are unset, and MIMIC_GEMM_CACHE names no file\n")
     lu.assertEquals(says "MIMIC_GEMM_CACHE=x.lua", "mimic: cuda: chosen product algorithms (x.lua): is not a file of "
         .. "chosen algorithms; it is left alone\n")
     lu.assertEquals(says "-u MIMIC_GEMM_CACHE HOME=x.lua", "mimic: cuda: chosen product algorithms "
