@@ -69,9 +69,11 @@ function mae.visible(self, images, noise, ratio)
     local dim = self.config.dim
     local pos = self.pos_embed:reshape{ -1, dim }
     local patch_pos = self.cls_token and pos:slice{ axis = 1, start = 2, stop = 0 } or pos
-    local visible_pos = m.gather_rows(patch_pos, keep:reshape{ -1 }):reshape{ batch, kept, dim }
-    local x = self.patch_embed(images, keep) + visible_pos
-    if not self.cls_token then return x, mask, restore end
+    local visible_pos <close> = m.gather_rows(patch_pos, keep:reshape{ -1 })
+    local patches <close> = self.patch_embed(images, keep)
+    local placed = patches + visible_pos:reshape{ batch, kept, dim }
+    if not self.cls_token then return placed, mask, restore end
+    local x <close> = placed
     local cls = self.cls_token + pos:slice{ axis = 1, start = 1, stop = 1 }:reshape{ 1, 1, dim }
     return m.concat(m.expand(cls, { batch, 1, dim }), x, { axis = 2 }), mask, restore
 end
@@ -85,28 +87,31 @@ end
 function mae.complete(x, mask_token, restore, cls)
     local batch, kept, dim = x.shape[1], x.shape[2] - (cls and 1 or 0), x.shape[3]
     local removed = restore.shape[2] - kept
-    local patches = cls and x:slice{ axis = 2, start = 2, stop = 0 } or x
-    if removed > 0 then
-        patches = m.concat(patches, m.expand(mask_token, { batch, removed, dim }), { axis = 2 })
-    end
-    patches = m.gather_rows(patches, restore)
-    if not cls then return patches end
+    local visible <close> = cls and x:slice{ axis = 2, start = 2, stop = 0 }
+    local all <close> = removed > 0
+        and m.concat(visible or x, m.expand(mask_token, { batch, removed, dim }), { axis = 2 })
+    local ordered = m.gather_rows(all or visible or x, restore)
+    if not cls then return ordered end
+    local patches <close> = ordered
     return m.concat(x:slice{ axis = 2, start = 1, stop = 1 }, patches, { axis = 2 })
 end
 
 --- images [B,C,H,W], noise [B,Np] -> latent [B,(1+)M,D] after the norm, mask [B,Np], restore [B,Np].
 function MAE:encode(images, noise, ratio)
     local x, mask, restore = mae.visible(self, images, noise, ratio)
-    local stream, branch = self.blocks(x)
+    local tokens <close> = x
+    local stream, branch <close> = self.blocks(tokens)
     local _, latent = self.norm(stream, branch)
     return latent, mask, restore
 end
 
 --- latent [B,(1+)M,D], restore [B,Np] -> predicted patches [B,Np,p*p*C].
 function MAE:decode(latent, restore)
-    local x = mae.complete(self.decoder_embed(latent), self.mask_token, restore, self.cls_token)
-    local stream, branch = self.decoder_blocks(x + self.decoder_pos_embed)
-    local _, y = self.decoder_norm(stream, branch)
+    local visible <close> = self.decoder_embed(latent)
+    local all <close> = mae.complete(visible, self.mask_token, restore, self.cls_token)
+    local tokens <close> = all + self.decoder_pos_embed
+    local stream, branch <close> = self.decoder_blocks(tokens)
+    local _, y <close> = self.decoder_norm(stream, branch)
     local pred = self.decoder_pred(y)
     return self.cls_token and pred:slice{ axis = 2, start = 2, stop = 0 } or pred
 end
@@ -122,7 +127,7 @@ function MAE:forward(images, noise, opts)
     local latent, mask, restore = self:encode(images, noise, opts.mask)
     local pred = self:decode(latent, restore)
     if pred.dtype == "bf16" then pred = pred:cast{ dtype = "f32" } end
-    local target = self:target(images)
+    local target <close> = self:target(images)
     local loss = m.masked_mse(pred, target, mask, { norm = opts.norm_pix, on = opts.on or "masked" })
     return loss, pred, mask
 end
