@@ -121,8 +121,11 @@ function shell.wants_gpu()
     if not os.getenv("MIMIC_GPU_TEST") then return end
     local ok, why = pcall(m.device, "cuda")
     if not ok then
-        print("skipped: " .. tostring(why):gsub("^[^\n]-:%d+: ", ""))
-        os.exit(77)
+        local text = tostring(why):gsub("^[^\n]-:%d+: ", "")
+        local must = os.getenv "MIMIC_GPU_TEST" == "must" or (os.getenv "CUDA_VISIBLE_DEVICES" ~= ""
+            and os.execute "ls /dev/nvidia[0-9]* /dev/dxg 2>/dev/null | grep -q .")
+        print((must and "failed: " or "skipped: ") .. text)
+        os.exit(must and 1 or 77)
     end
     m.device("cpu")
 end

@@ -5,6 +5,9 @@
 #include <stddef.h>
 #include <stdint.h>
 #include <stdio.h>
+#include <stdlib.h>
+#include <sys/wait.h>
+#include <unistd.h>
 
 extern "C" {
 #include <cmocka.h>
@@ -157,9 +160,32 @@ static void leaks(void **) {
     assert_false(cublasLtCreate(&handle));
 }
 
+/* The status of a process that ends and leaves a handle's descriptor, or destroys all. */
+static int ends(bool forgets) {
+    int status = -1;
+    fflush(NULL);
+    pid_t pid = fork();
+    if (pid == 0) {
+        cublasLtMatrixLayout_t l;
+        if (cublasLtCreate(&handle) || cublasLtMatrixLayoutCreate(&l, CUDA_R_32F, 8, 3, 8) ||
+            (!forgets && cublasLtMatrixLayoutDestroy(l)))
+            _exit(1);
+        cublasLtDestroy(handle); /* whoever closes it looks at no status */
+        exit(0);
+    }
+    assert_int_equal(waitpid(pid, &status, 0), pid);
+    return WEXITSTATUS(status);
+}
+
+static void leaks_at_the_end(void **) {
+    assert_int_equal(ends(false), 0);
+    assert_int_equal(ends(true), 99);
+}
+
 int main() {
     const CMUnitTest tests[] = {cmocka_unit_test_setup_teardown(results, setup, teardown),
                                 cmocka_unit_test_setup_teardown(refusals, setup, teardown),
-                                cmocka_unit_test_setup_teardown(leaks, setup, teardown)};
+                                cmocka_unit_test_setup_teardown(leaks, setup, teardown),
+                                cmocka_unit_test(leaks_at_the_end)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

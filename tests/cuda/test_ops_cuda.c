@@ -254,6 +254,10 @@ static void test_narrow_grids(void **state) {
         {"argsort", "x[2,9000]=uniform"},
         {"drop_path", "x[3,16384] p=0.3; x[3,5001] p=0.3"},
         {"mix", "x[2,2,80,64] lam[2]=uniform box[2,4]:i32=index(64) partner[2]:i32=perm"},
+        {"mscl_masks", "anchors[3,7]=uniform candidates[90,7]=uniform a[90]:i32=index(3) "
+                       "b[90]:i32=index(3) t=0.5"},
+        {"contrastive", "za[3,5] zc[150,5] pos[3,150]:u8=bool cand[3,150]:u8=bool tau=1"},
+        {"contrastive_bwd", "dloss[] za[3,5] zc[150,5] g[3,150] tau=1"},
         {"scatter_rows", "y[2,7,516] index[2,7]:i32=index(9) rows=9; y[2,7,517] "
                          "index[2,7]:i32=index(9) rows=9"},
     };
@@ -281,13 +285,60 @@ static void test_narrow_grids(void **state) {
     *limit = usual;
 }
 
-/* A head that no block can hold is refused with the widest that it can. */
-static void test_wide_heads(void **state) {
+/* Rows farther apart than one call can copy are copied all the same. */
+static void test_far_rows(void **state) {
+    static const struct {
+        const char *op, *cases;
+    } far[] = {
+        {"concat", "a[1,3,5] b[1,4,5] axis=1; a[2,9] b[3,9] axis=0"},
+        {"slice_bwd", "dy[1,2,5] axis=1 start=1 shape=1,6,5"},
+    };
     (void)state;
+    void *lib = dlopen(getenv("MIMIC_CUDA"), RTLD_NOW | RTLD_NOLOAD);
+    assert_non_null(lib);
+    size_t *limit = dlsym(lib, "emu_pitch_limit");
+    if (!limit) /* a real device has its own */
+        skip();
+    size_t usual = *limit;
+    for (size_t i = 0; i < sizeof far / sizeof *far; i++) {
+        op_case cases[MAX_CASES];
+        int n = read_cases(mimic_op_find(far[i].op), far[i].cases, cases);
+        for (int k = 0; k < n; k++) {
+            run_result got, want;
+            *limit = 16;
+            mimic_status st = run_case(gpu, &cases[k], NULL, 0, &got);
+            *limit = usual;
+            must(st, gpu, &cases[k]);
+            must(run_case(cpu, &cases[k], NULL, 0, &want), cpu, &cases[k]);
+            compare(&cases[k], ", far rows", &got, &want);
+            free_result(&want);
+            free_result(&got);
+        }
+    }
+}
+
+static mimic_status attend(int64_t columns, unsigned mask) {
     op_case cases[MAX_CASES];
-    read_cases(&mimic_op_attention, "qkv[1,2,3000] heads=1", cases);
-    assert_int_equal(run_case(gpu, cases, NULL, ~0u, NULL), MIMIC_EUNSUPPORTED);
-    assert_non_null(strstr(mimic_message(gpu), "attention: heads of 1000 columns are too wide"));
+    char text[64];
+    snprintf(text, sizeof text, "qkv[1,2,%lld] heads=1", 3 * (long long)columns);
+    read_cases(&mimic_op_attention, text, cases);
+    return run_case(gpu, cases, NULL, mask, NULL);
+}
+
+/* A head that no block can hold is refused with the widest that it can, which it can. */
+static void test_wide_heads(void **state) {
+    long long most = 0, trained = 0;
+    (void)state;
+    assert_int_equal(attend(1000, ~0u), MIMIC_EUNSUPPORTED);
+    const char *said = strstr(mimic_message(gpu), "attention: heads of 1000 columns are too wide");
+    assert_non_null(said);
+    assert_int_equal(
+        sscanf(strstr(said, "at most"), "at most %lld, with gradients %lld", &most, &trained), 2);
+    assert_true(trained < most);
+    assert_int_equal(attend(trained, ~0u), MIMIC_OK);
+    assert_int_equal(attend(trained + 1, ~0u), MIMIC_EUNSUPPORTED);
+    assert_int_equal(attend(most, 0), MIMIC_OK);
+    assert_int_equal(attend(most + 1, 0), MIMIC_EUNSUPPORTED);
 }
 
 /* None is missing; and one that were says its name. */
@@ -320,6 +371,10 @@ static void test_faults(void **state) {
         {"cross_entropy_bwd", "dloss[] logits[3,4] target[3]:i32=-1 lse[3]",
          "cross_entropy_bwd: label at 0 is not in 0..3"},
         {"gather_rows", "x[5,3] index[4]:i32=5", "gather_rows: index at 0 is not in 0..4"},
+        {"gather_rows", "x[5,3] index[4]:i32=2000000000", /* nobody's memory */
+         "gather_rows: index at 0 is not in 0..4"},
+        {"gather_rows", "x[5,3] index[4]:i32=-2000000000",
+         "gather_rows: index at 0 is not in 0..4"},
         {"gather_rows", "x[0,3] index[2]:i32=0", "gather_rows: index at 0 is not in 0..-1"},
         {"scatter_rows", "y[4,3] index[4]:i32=-1 rows=5",
          "scatter_rows: index at 0 is not in 0..4"},
@@ -434,6 +489,7 @@ int main(void) {
         cmocka_unit_test(test_faults_sent_late), cmocka_unit_test(test_faults_of_many),
         cmocka_unit_test(test_mixed_devices),    cmocka_unit_test(test_cases),
         cmocka_unit_test(test_larger),           cmocka_unit_test(test_sizes),
-        cmocka_unit_test(test_narrow_grids),     cmocka_unit_test(test_wide_heads)};
+        cmocka_unit_test(test_narrow_grids),     cmocka_unit_test(test_far_rows),
+        cmocka_unit_test(test_wide_heads)};
     return cmocka_run_group_tests(tests, open_both, close_both);
 }

@@ -102,6 +102,34 @@ static void test_kinds(void **state) {
         }
 }
 
+/* Clipping begins beyond the limit: a gradient of norm 5 with limits around it, SGD with rate 1. */
+static void test_clipping(void **state) {
+    static const double limits[] = {0, 2.5, 4.999, 5, 5.001, 100};
+    (void)state;
+    for (size_t i = 0; i < sizeof limits / sizeof *limits; i++) {
+        const float zero[2] = {0, 0}, g[2] = {3, 4};
+        const int64_t n = 2;
+        mimic_optim_config cfg = {.kind = MIMIC_SGD, .clip = limits[i]};
+        mimic_tensor *t = NULL;
+        mimic_optim *o;
+        double norm = 0, w[2], c = limits[i];
+        must(gpu, mimic_tensor_from(gpu, MIMIC_F32, 1, &n, zero, &t));
+        mimic_param param = {t, 1, 0};
+        must(gpu, mimic_optim_new(gpu, &cfg, &param, 1, &o));
+        must(gpu, mimic_tensor_write(gpu, mimic_tensor_grad(t), MIMIC_F32, g, 2));
+        must(gpu, mimic_optim_step(o, 1, 1, &norm));
+        must(gpu, mimic_tensor_read(gpu, t, MIMIC_F64, w, 2));
+        double factor = c > 0 && c < 5 ? c / 5 : 1;
+        assert_true(norm == 5); /* before it is clipped */
+        for (int k = 0; k < 2; k++)
+            if (!(fabs(w[k] + factor * g[k]) < 3e-6))
+                fail_msg("limit %g: parameter %d moves by %.9g, not by %.9g", c, k, w[k],
+                         -factor * g[k]);
+        mimic_optim_free(o);
+        mimic_tensor_release(t);
+    }
+}
+
 /* Norms and ratios are the device's own business: nobody waits for a step. */
 static void test_nobody_waits(void **state) {
     mimic_optim *o;
@@ -145,8 +173,8 @@ static void test_mixed(void **state) {
 }
 
 int main(void) {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(test_kinds),
-                                       cmocka_unit_test(test_nobody_waits),
-                                       cmocka_unit_test(test_mixed)};
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_kinds), cmocka_unit_test(test_clipping),
+        cmocka_unit_test(test_nobody_waits), cmocka_unit_test(test_mixed)};
     return cmocka_run_group_tests(tests, open_both, close_both);
 }

@@ -178,24 +178,38 @@ static place place_of(const heads &a) {
     return place{(int)a.t, (int)a.heads, (int)a.d, (int)a.d | 1, a.step, a.scale};
 }
 
-/* Bytes for `wide` rows in shared memory and `small` floats; refuses what no block can have. */
-static mimic_status shared_bytes(mimic_call *c, const heads &a, int wide, int small,
-                                 size_t *bytes) {
+/* What a block keeps in shared memory: rows of `wide` as long as a head, and `small` floats. */
+struct room {
+    int wide, small;
+};
+static const room of_forward = {2 * ROWS + 2 * COLS, ROWS *COLS};
+static const room of_backward = {4 * ROWS + 2 * COLS, 2 * ROWS *COLS};
+
+/* Columns of the widest head that fits; rows have odd lengths. */
+static int64_t widest(const cuda_state *s, room r) {
+    int64_t length = ((int64_t)(s->max_shared / sizeof(float)) - r.small) / r.wide;
+    return (length - 1) | 1;
+}
+
+/* The bytes of shared memory; refuses heads that no block can have. */
+static mimic_status shared_bytes(mimic_call *c, const heads &a, room r, size_t *bytes) {
     cuda_state *s = state_of(c->ctx);
-    *bytes = ((size_t)wide * (size_t)(a.d | 1) + (size_t)small) * sizeof(float);
+    *bytes = (size_t)(r.wide * (a.d | 1) + r.small) * sizeof(float);
     if (*bytes <= s->max_shared)
         return MIMIC_OK;
-    return s->host->fail(
-        c->ctx, MIMIC_EUNSUPPORTED,
-        "%s: heads of %lld columns are too wide for this device: at most %lld", c->op->name,
-        (long long)a.d,
-        (long long)((s->max_shared / sizeof(float) - (size_t)small) / (size_t)wide - 1));
+    return s->host->fail(c->ctx, MIMIC_EUNSUPPORTED,
+                         "%s: heads of %lld columns are too wide for this device: at most %lld, "
+                         "with gradients %lld",
+                         c->op->name, (long long)a.d, (long long)widest(s, of_forward),
+                         (long long)widest(s, of_backward));
 }
 
 template <class T> static mimic_status forward(mimic_call *c, const heads &a) {
     int tiles = (int)((a.t + ROWS - 1) / ROWS);
     size_t bytes;
-    mimic_status st = shared_bytes(c, a, 2 * ROWS + 2 * COLS, ROWS * COLS, &bytes);
+    mimic_status st = a.lse ? shared_bytes(c, a, of_backward, &bytes) : MIMIC_OK; /* told now */
+    if (!st)
+        st = shared_bytes(c, a, of_forward, &bytes);
     if (!st)
         st = allow_shared(c, any_forward<T>, bytes);
     if (!st)
@@ -209,7 +223,7 @@ template <class T, bool KEYS>
 static mimic_status backward_of(mimic_call *c, const heads &a, const float *delta) {
     int tiles = (int)((a.t + ROWS - 1) / ROWS);
     size_t bytes;
-    mimic_status st = shared_bytes(c, a, 4 * ROWS + 2 * COLS, 2 * ROWS * COLS, &bytes);
+    mimic_status st = shared_bytes(c, a, of_backward, &bytes);
     if (!st)
         st = allow_shared(c, any_backward<T, KEYS>, bytes);
     if (!st)

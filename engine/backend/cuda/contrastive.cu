@@ -22,12 +22,12 @@ __device__ __forceinline__ void load_tile(const operand &o, int64_t first, int64
 }
 
 /* y[rows,cols] = factor * scale (unless NULL) * sum over terms of a(i,k) b(j,k); 2 x 2 results a
- * thread, terms in order */
+ * thread, terms in order; `down` blocks cover the rows */
 __global__ void product(operand a, operand b, float *y, int64_t rows, int64_t cols, int64_t terms,
-                        float factor, const float *scale) {
+                        float factor, const float *scale, unsigned down) {
     SHARED(float, ta, TILE *(TILE + 1));
     SHARED(float, tb, TILE *(TILE + 1));
-    int64_t i0 = (int64_t)blockIdx.x * TILE, j0 = (int64_t)blockIdx.y * TILE;
+    int64_t i0 = (int64_t)(blockIdx.x % down) * TILE, j0 = (int64_t)(blockIdx.x / down) * TILE;
     float s00 = 0.0f, s01 = 0.0f, s10 = 0.0f, s11 = 0.0f;
     for (int64_t k0 = 0; k0 < terms; k0 += TILE) {
         load_tile(a, i0, rows, k0, terms, ta);
@@ -57,9 +57,10 @@ __global__ void product(operand a, operand b, float *y, int64_t rows, int64_t co
 
 static void run_product(mimic_ctx *ctx, operand a, operand b, float *y, int64_t rows, int64_t cols,
                         int64_t terms, float factor, const float *scale) {
+    unsigned down = blocks_of(rows, TILE);
     if (rows > 0 && cols > 0)
-        LAUNCH(product, dim3(blocks_of(rows, TILE), blocks_of(cols, TILE)), dim3(SIDE, SIDE), 0,
-               state_of(ctx)->stream, a, b, y, rows, cols, terms, factor, scale);
+        LAUNCH(product, down * blocks_of(cols, TILE), dim3(SIDE, SIDE), 0, state_of(ctx)->stream, a,
+               b, y, rows, cols, terms, factor, scale, down);
 }
 
 /* In all threads of the block: f of every thread's v, by f(a, b). */
@@ -186,13 +187,13 @@ KERNEL(contrastive_bwd) {
 
 /* pos, cand [n,m] of labels u[n,classes], v[m,classes] and the samples a, b [m] that candidates
  * mix. kind: tv, linf, l1, l2. In f64 and in order, as on the CPU: a distance of exactly t is
- * common. */
+ * common. `down` blocks cover the rows. */
 __global__ void label_masks(const float *u, const float *v, const int32_t *a, const int32_t *b,
                             uint8_t *pos, uint8_t *cand, int64_t n, int64_t m, int64_t classes,
-                            int kind, double t, bool exclude) {
+                            int kind, double t, bool exclude, unsigned down) {
     SHARED(float, tu, TILE *(TILE + 1));
     SHARED(float, tv, TILE *(TILE + 1));
-    int64_t i0 = (int64_t)blockIdx.x * SIDE, j0 = (int64_t)blockIdx.y * SIDE;
+    int64_t i0 = (int64_t)(blockIdx.x % down) * SIDE, j0 = (int64_t)(blockIdx.x / down) * SIDE;
     int64_t i = i0 + threadIdx.y, j = j0 + threadIdx.x;
     double sum = 0, top = 0, squares = 0;
     operand ou = {u, classes, 1}, ov = {v, classes, 1};
@@ -220,11 +221,13 @@ __global__ void label_masks(const float *u, const float *v, const int32_t *a, co
 KERNEL(mscl_masks) {
     const mimic_tensor *u = c->in[0], *v = c->in[1];
     int64_t n = u->shape[0], m = v->shape[0];
+    unsigned down = blocks_of(n, SIDE);
     if (n > 0 && m > 0)
-        LAUNCH(label_masks, dim3(blocks_of(n, SIDE), blocks_of(m, SIDE)), dim3(SIDE, SIDE), 0,
+        LAUNCH(label_masks, down * blocks_of(m, SIDE), dim3(SIDE, SIDE), 0,
                state_of(c->ctx)->stream, (const float *)mimic_data(u), (const float *)mimic_data(v),
                (const int32_t *)mimic_data(c->in[2]), (const int32_t *)mimic_data(c->in[3]),
                (uint8_t *)mimic_data(c->out[0]), (uint8_t *)mimic_data(c->out[1]), n, m,
-               u->shape[1], (int)c->attrs.v[0].i, c->attrs.v[1].f + 1e-6, c->attrs.v[2].i != 0);
+               u->shape[1], (int)c->attrs.v[0].i, c->attrs.v[1].f + 1e-6, c->attrs.v[2].i != 0,
+               down);
     return done(c);
 }

@@ -1,6 +1,6 @@
 /* Elementwise: one operand, two of equal shape, two with broadcasting. One pass, bound by memory:
  * 16 bytes a thread wherever the addresses allow it. */
-#include "backend/cuda/activations.h"
+#include "backend/cuda/map.h"
 
 /* --- the arithmetic, in f32 --- */
 
@@ -46,39 +46,6 @@ struct div_fn {
     }
 };
 
-/* --- kernels --- */
-
-/* y[n] = f(a[n]); `packs`: 16 bytes at once. */
-template <class T, class F> __global__ void map_one(const T *a, T *y, int64_t n, bool packs, F f) {
-    const int N = pack<T>::N;
-    int64_t i = ((int64_t)blockIdx.x * blockDim.x + threadIdx.x) * N;
-    if (packs && i + N <= n) {
-        pack<T> v = *(const pack<T> *)(a + i);
-        for (int k = 0; k < N; k++)
-            put(&v.at[k], f(get(v.at[k])));
-        *(pack<T> *)(y + i) = v;
-    } else {
-        for (int64_t end = i + N < n ? i + N : n; i < end; i++)
-            put(y + i, f(get(a[i])));
-    }
-}
-
-/* y[n] = f(a[n], b[n]) */
-template <class T, class F>
-__global__ void map_two(const T *a, const T *b, T *y, int64_t n, bool packs, F f) {
-    const int N = pack<T>::N;
-    int64_t i = ((int64_t)blockIdx.x * blockDim.x + threadIdx.x) * N;
-    if (packs && i + N <= n) {
-        pack<T> v = *(const pack<T> *)(a + i), w = *(const pack<T> *)(b + i);
-        for (int k = 0; k < N; k++)
-            put(&v.at[k], f(get(v.at[k]), get(w.at[k])));
-        *(pack<T> *)(y + i) = v;
-    } else {
-        for (int64_t end = i + N < n ? i + N : n; i < end; i++)
-            put(y + i, f(get(a[i]), get(b[i])));
-    }
-}
-
 /* Axes of y, merged where both operands run on; stride 0 where one is repeated. */
 struct spread {
     int rank;
@@ -101,15 +68,12 @@ __global__ void map_spread(const T *a, const T *b, T *y, int64_t n, spread s, F 
 
 /* --- launches --- */
 
-enum { THREADS = 256 };
-
 template <class T, class F> static void run_one(mimic_call *c, F f) {
     const T *a = (const T *)mimic_data(c->in[0]);
     T *y = (T *)mimic_data(c->out[0]);
     int64_t n = mimic_numel(c->in[0]);
     if (n > 0)
-        LAUNCH((map_one<T, F>), blocks_of(n, THREADS * pack<T>::N), THREADS, 0,
-               state_of(c->ctx)->stream, a, y, n, wide(a, y), f);
+        map(state_of(c->ctx)->stream, a, y, n, f);
 }
 
 template <class F> static mimic_status one(mimic_call *c, F f) {
@@ -159,10 +123,10 @@ template <class T, class F> static void run_two(mimic_call *c, F f) {
     if (n == 0)
         return;
     if (s.rank == 0 || (s.rank == 1 && s.a[0] == 1 && s.b[0] == 1))
-        LAUNCH((map_two<T, F>), blocks_of(n, THREADS * pack<T>::N), THREADS, 0, stream, a, b, y, n,
-               wide(a, b, y), f);
+        map(stream, a, b, y, n, f);
     else
-        LAUNCH((map_spread<T, F>), blocks_of(n, THREADS), THREADS, 0, stream, a, b, y, n, s, f);
+        LAUNCH((map_spread<T, F>), blocks_of(n, MAP_THREADS), MAP_THREADS, 0, stream, a, b, y, n, s,
+               f);
 }
 
 template <class F> static mimic_status two(mimic_call *c, F f) {

@@ -145,6 +145,20 @@ static size_t row_bytes(const mimic_tensor *t, int axis, size_t *outer) {
     return bytes;
 }
 
+/* `rows` rows of `bytes`, one after another, to rows `pitch` apart. The call for that ends at
+ * pitches of 2^31 - 1 bytes; a single row needs none, so few rows as are longer go one by one. */
+static void copy_rows(mimic_call *c, char *dst, size_t pitch, const void *src, size_t bytes,
+                      size_t rows) {
+    cudaStream_t stream = state_of(c->ctx)->stream;
+    if (rows > 1 && pitch <= INT32_MAX) {
+        cudaMemcpy2DAsync(dst, pitch, src, bytes, bytes, rows, cudaMemcpyDeviceToDevice, stream);
+        return;
+    }
+    for (size_t i = 0; i < rows; i++)
+        cudaMemcpyAsync(dst + i * pitch, (const char *)src + i * bytes, bytes,
+                        cudaMemcpyDeviceToDevice, stream);
+}
+
 KERNEL(concat) {
     const mimic_tensor *y = c->out[0];
     int axis = (int)(c->attrs.v[0].i < 0 ? c->attrs.v[0].i + y->rank : c->attrs.v[0].i);
@@ -153,8 +167,7 @@ KERNEL(concat) {
         if (!c->in[k] || mimic_numel(c->in[k]) == 0)
             continue;
         size_t bytes = row_bytes(c->in[k], axis, &outer);
-        cudaMemcpy2DAsync((char *)mimic_data(y) + before, total, mimic_data(c->in[k]), bytes, bytes,
-                          outer, cudaMemcpyDeviceToDevice, state_of(c->ctx)->stream);
+        copy_rows(c, (char *)mimic_data(y) + before, total, mimic_data(c->in[k]), bytes, outer);
         before += bytes;
     }
     return done(c);
@@ -171,8 +184,7 @@ KERNEL(slice_bwd) {
     size_t before = total / (size_t)dx->shape[axis] * (size_t)start;
     cudaMemsetAsync(mimic_data(dx), 0, outer * total, stream);
     if (bytes > 0)
-        cudaMemcpy2DAsync((char *)mimic_data(dx) + before, total, mimic_data(dy), bytes, bytes,
-                          outer, cudaMemcpyDeviceToDevice, stream);
+        copy_rows(c, (char *)mimic_data(dx) + before, total, mimic_data(dy), bytes, outer);
     return done(c);
 }
 

@@ -1,42 +1,11 @@
 /* linear, matmul, act_bwd and col_sum: the products are cublasLt's. The exact-erf GELU and ReLU are
  * a pass of their own after the product with the bias; the tanh GELU is part of the product where
  * the library can and is no slower so. */
-#include "backend/cuda/activations.h"
 #include "backend/cuda/gemm.h"
+#include "backend/cuda/map.h"
 #include "ops/batch_axes.h"
 
 enum { THREADS = 256, LINES = 8 };
-
-/* y[n] = f(x[n]); y may be x. `packs`: 16 bytes at once. */
-template <class T, class F> __global__ void activate(const T *x, T *y, int64_t n, bool packs, F f) {
-    const int N = pack<T>::N;
-    int64_t i = ((int64_t)blockIdx.x * blockDim.x + threadIdx.x) * N;
-    if (packs && i + N <= n) {
-        pack<T> v = *(const pack<T> *)(x + i);
-        for (int k = 0; k < N; k++)
-            put(&v.at[k], f(get(v.at[k])));
-        *(pack<T> *)(y + i) = v;
-    } else {
-        for (int64_t end = i + N < n ? i + N : n; i < end; i++)
-            put(y + i, f(get(x[i])));
-    }
-}
-
-/* dx[n] = f(dy[n], pre[n]) */
-template <class T, class F>
-__global__ void activate_bwd(const T *dy, const T *pre, T *dx, int64_t n, bool packs, F f) {
-    const int N = pack<T>::N;
-    int64_t i = ((int64_t)blockIdx.x * blockDim.x + threadIdx.x) * N;
-    if (packs && i + N <= n) {
-        pack<T> v = *(const pack<T> *)(dy + i), w = *(const pack<T> *)(pre + i);
-        for (int k = 0; k < N; k++)
-            put(&v.at[k], f(get(v.at[k]), get(w.at[k])));
-        *(pack<T> *)(dx + i) = v;
-    } else {
-        for (int64_t end = i + N < n ? i + N : n; i < end; i++)
-            put(dx + i, f(get(dy[i]), get(pre[i])));
-    }
-}
 
 /* N elements, moved at once. */
 template <class T, int N> struct alignas(N * sizeof(T)) few { T at[N]; };
@@ -84,20 +53,15 @@ static void fill(cudaStream_t s, const void *bias, void *y, int64_t n, int64_t c
            count);
 }
 
-template <class T, class F>
-static void pass_with(cudaStream_t s, const void *x, void *y, int64_t n, F f) {
-    LAUNCH((activate<T, F>), blocks_of(n, THREADS * pack<T>::N), THREADS, 0, s, (const T *)x,
-           (T *)y, n, wide(x, y), f);
-}
-
 template <class T>
 static void pass(cudaStream_t s, int64_t act, const void *x, void *y, int64_t n) {
+    const T *from = (const T *)x;
     if (act == ACT_RELU)
-        pass_with<T>(s, x, y, n, relu_fn());
+        map(s, from, (T *)y, n, relu_fn());
     else if (act == ACT_GELU)
-        pass_with<T>(s, x, y, n, gelu_fn());
+        map(s, from, (T *)y, n, gelu_fn());
     else
-        pass_with<T>(s, x, y, n, gelu_tanh_fn());
+        map(s, from, (T *)y, n, gelu_tanh_fn());
 }
 
 struct same_bwd_fn {
@@ -118,8 +82,7 @@ template <class T, class F> static void bwd_with(mimic_call *c, F f) {
     T *dx = (T *)mimic_data(c->out[0]);
     int64_t n = mimic_numel(c->out[0]);
     if (n > 0)
-        LAUNCH((activate_bwd<T, F>), blocks_of(n, THREADS * pack<T>::N), THREADS, 0,
-               state_of(c->ctx)->stream, dy, pre, dx, n, wide(dy, pre, dx), f);
+        map(state_of(c->ctx)->stream, dy, pre, dx, n, f);
 }
 
 template <class T> static void bwd(mimic_call *c) {

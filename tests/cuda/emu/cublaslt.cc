@@ -6,6 +6,7 @@
 #include "cublasLt.h"
 
 #include <stdio.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <vector>
@@ -44,6 +45,18 @@ namespace {
 
 enum { MAGIC = 0x6c745f65, SPLIT_WORKSPACE = 1024, BIAS = 4, GELU = 32, AUX = 128 };
 int handles, parts; /* live ones; parts: descriptors, layouts, preferences */
+
+/* What is left when the program ends was forgotten. */
+struct leak_check {
+    ~leak_check() {
+        if (handles == 0 && parts == 0)
+            return;
+        fprintf(stderr, "emulator: not destroyed at the end: %d cublasLt handles, %d descriptors\n",
+                handles, parts);
+        fflush(stdout);
+        _exit(99);
+    }
+} at_end;
 
 size_t size_of(cudaDataType_t t) {
     return t == CUDA_R_16BF ? 2 : 4;

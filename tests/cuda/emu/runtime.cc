@@ -14,10 +14,12 @@
 
 enum { GUARD = 256, GUARD_BYTE = 0xfd };
 
-/* For tests: the most blocks along a grid's y and z; how often the host waited for the device, how
- * often the device had nothing left to do when it went on, and how often memory was allocated. */
+/* For tests: the most blocks along a grid's y and z; the largest pitch of a copy; how often the
+ * host waited for the device, how often the device had nothing left to do when it went on, and how
+ * often memory was allocated. */
 extern "C" {
 __attribute__((visibility("default"))) int emu_waits, emu_idle, emu_allocations;
+__attribute__((visibility("default"))) size_t emu_pitch_limit = 0x7fffffff;
 __attribute__((visibility("default"))) unsigned emu_grid_limit = 65535;
 }
 
@@ -416,6 +418,8 @@ cudaError_t cudaMemcpy2DAsync(void *dst, size_t dpitch, const void *src, size_t 
         return failed(cudaErrorInvalidResourceHandle, "copy on a stream that is none");
     if (width > dpitch || width > spitch)
         return failed(cudaErrorInvalidValue, "copy: rows wider than their pitch");
+    if (dpitch > emu_pitch_limit || spitch > emu_pitch_limit)
+        return failed(cudaErrorInvalidValue, "copy: a pitch beyond what the device can");
     if (height == 0 || width == 0)
         return cudaSuccess;
     size_t to = dpitch * (height - 1) + width, from = spitch * (height - 1) + width;
