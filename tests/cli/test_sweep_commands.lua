@@ -201,11 +201,12 @@ function TestSweepCommands.test_a_sweep_that_is_done_stays_so()
     refused("table grid --metric ac", "no run of sweep grid has a result 'ac' (did you mean acc?)")
 end
 
--- Waits until a worker has the given trial.
+-- Waits until a worker has the given trial and its run has begun.
 local function begun(number)
     for _ = 1, 200 do
         local file <close> = m.db.open(dir .. "/results/mimic.db", { write = false })
-        if file:first("SELECT 1 AS x FROM trial WHERE state = 'running' AND number = ?", number) then return end
+        if file:first([[SELECT 1 AS x FROM trial t JOIN run r ON r.id = t.run
+          WHERE t.state = 'running' AND t.number = ? AND r.state = 'running']], number) then return end
         m.sys.sleep(0.05)
     end
     error("no worker took trial " .. number)
