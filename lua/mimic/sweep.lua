@@ -7,13 +7,13 @@ local asha = require "mimic.sweep.asha"
 local command_line = require "mimic.command_line"
 local config = require "mimic.config"
 local check = require "mimic.sweep.check"
+local define = require "mimic.sweep.define"
 local draw = require "mimic.sweep.draw"
-local grid = require "mimic.sweep.grid"
+local outcome = require "mimic.sweep.outcome"
 local override = require "mimic.override"
 local progress = require "mimic.progress"
 local queue = require "mimic.sweep.queue"
 local space = require "mimic.sweep.space"
-local suggest = require "mimic.suggest"
 
 local sweep = {}
 
@@ -23,139 +23,7 @@ local sweep = {}
 ---@field name string
 local Sweep = {}
 Sweep.__index = Sweep
-
-local fields = {
-    "name", "kind", "base", "parent", "space", "seeds", "metric", "goal", "sampler", "trials", "pruner", "trial",
-    "seed", "max_attempts", "note",
-}
-local row_fields = { "ref", "name", "kind", "base", "parent", "seeds", "rows", "metric", "goal", "max_attempts" }
-
-local function check_fields(spec, known, who)
-    if type(spec) ~= "table" then error(who .. " takes a table: " .. who .. ' { name = "...", ... }', 0) end
-    for k in pairs(spec) do
-        local found = false
-        for _, f in ipairs(known) do found = found or f == k end
-        if not found then
-            error(("%s has no field '%s'%s"):format(who, tostring(k), suggest.hint(tostring(k), known)), 0)
-        end
-    end
-end
-
-local function check_seeds(seeds)
-    local list = config.plain(seeds)
-    if type(list) ~= "table" or #list == 0 then
-        error(("seeds is a list of whole numbers, such as [0,1,2], not %s"):format(config.json(list)), 0)
-    end
-    local seen = {}
-    for i, s in ipairs(list) do
-        list[i] = math.tointeger(s)
-        if not list[i] or list[i] < 0 or seen[s] then
-            error(("seeds: %s is no whole number from 0, or is there twice"):format(tostring(s)), 0)
-        end
-        seen[s] = true
-    end
-    return list
-end
-
--- A whole number from `least`, or what it is when it is left out.
-local function whole(spec, key, least, default)
-    local v = spec[key]
-    if v == nil then return default end
-    local n = type(v) == "number" and math.tointeger(v)
-    if not n or n < least then
-        error(("%s = %s: a whole number from %d expected"):format(key, type(v) == "string" and v or config.json(v),
-            least), 0)
-    end
-    return n
-end
-
--- What both kinds share.
-local function common(exp, spec)
-    if spec.base ~= nil and type(spec.base) ~= "table" then error("base: a configuration expected", 0) end
-    for key, kind in pairs { kind = "string", metric = "string", name = "string", ref = "string", trial = "function",
-        pruner = "table", space = "table" } do
-        if spec[key] ~= nil and type(spec[key]) ~= kind then
-            error(("%s: a %s expected, not a %s"):format(key, kind, type(spec[key])), 0)
-        end
-    end
-    require("mimic.experiment").check_parent(spec.parent)
-    local d = setmetatable({
-        exp = exp, kind = spec.kind, parent = spec.parent or nil, trial = spec.trial, pruner = spec.pruner,
-        seeds = check_seeds(spec.seeds or { spec.base and spec.base.seed or 0 }),
-        metric = spec.metric or "acc", seed = whole(spec, "seed", 0, 0),
-        max_attempts = whole(spec, "max_attempts", 1, 3), space = {}, domains = {}, decoded = {},
-    }, Sweep)
-    d.goal = spec.goal or (d.metric:find "loss" and "min" or "max")
-    if d.goal ~= "min" and d.goal ~= "max" then
-        error(('goal = "%s": "min" or "max"'):format(tostring(spec.goal)), 0)
-    end
-    d.base = spec.base and config.freeze(spec.base)
-    return d
-end
-
-local function define(exp, spec)
-    check_fields(spec, fields, "exp:sweep")
-    if type(spec.name) ~= "string" or spec.name == "" then error('exp:sweep needs a name = "..."', 0) end
-    local d = common(exp, spec)
-    d.name = spec.name
-    if spec.trial then
-        if spec.space or spec.kind or spec.base then
-            error("exp:sweep: trial = function(t) draws and runs by itself; kind, base and space belong in it", 0)
-        end
-    elseif not spec.kind or not spec.base or not spec.space then
-        error("exp:sweep needs kind, base and space, or trial = function(t) ... end", 0)
-    else
-        d.space = space.flatten(spec.space)
-        if #d.space == 0 then error("exp:sweep: the space is empty", 0) end
-        for _, p in ipairs(d.space) do d.domains[p.key] = p.domain end
-    end
-    d.sampler = spec.sampler or (spec.trial and "tpe" or "grid")
-    local known = false
-    for _, s in ipairs(draw.samplers) do known = known or s == d.sampler end
-    if not known then
-        error(("no sampler '%s'%s; there are %s"):format(tostring(d.sampler),
-            suggest.hint(tostring(d.sampler), draw.samplers), table.concat(draw.samplers, ", ")), 0)
-    end
-    if d.sampler == "grid" then
-        if spec.trial then error("a define-by-run trial has no grid: sampler = random, sobol or tpe", 0) end
-        local size = grid.size(d.space)
-        d.trials = math.min(whole(spec, "trials", 1, size), size)
-    else
-        d.trials = whole(spec, "trials", 1)
-        if not d.trials then
-            error(('sampler = "%s" needs trials = N, the number of points in all'):format(d.sampler), 0)
-        end
-    end
-    return d
-end
-
-local function define_rows(exp, spec)
-    check_fields(spec, row_fields, "exp:ablation")
-    if type(spec.rows) ~= "table" or type(spec.rows[1]) ~= "table" or not spec.kind or not spec.base then
-        error('exp:ablation needs kind, base and rows = { { "full", {} }, { "no contrast", { lambda = 0 } } }', 0)
-    end
-    local d = common(exp, spec)
-    d.ref, d.name = spec.ref, spec.name or spec.ref or "ablation"
-    d.sampler, d.rows, d.row_names = "grid", {}, {}
-    for i, r in ipairs(spec.rows) do
-        local name, patch
-        if type(r) == "table" then name, patch = r[1] or r.name, r[2] or r.patch or {} end
-        if type(name) ~= "string" or type(patch) ~= "table" or d.rows[name] then
-            error(("exp:ablation: row %d needs a name of its own: { \"no contrast\", { lambda = 0 } }"):format(i), 0)
-        end
-        local plain, parent = {}, d.parent
-        for k, v in pairs(patch) do
-            if k == "parent" then parent = v or nil else plain[k] = v end
-        end
-        require("mimic.experiment").check_parent(parent)
-        d.rows[name] = { patch = config.plain(plain), parent = parent }
-        d.row_names[i] = name
-    end
-    d.domains.row = space.choice(d.row_names)
-    d.space = { { key = "row", domain = d.domains.row } }
-    d.trials = #d.row_names
-    return d
-end
+for name, method in pairs(outcome) do Sweep[name] = method end
 
 ---The parameters of a row of `trial` as the domains' own values.
 ---@param json string
@@ -449,6 +317,7 @@ local function declare(define_it, exp, given)
     end
     local tried = #(opts.cost or {})
     local ok, d = pcall(define_it, exp, given)
+    if ok then setmetatable(d, Sweep) end
     if ok and not opts.worker then ok, d = pcall(check.trials, d) end
     if not ok then
         if d == config.refused then error(d, 0) end
@@ -482,7 +351,7 @@ end
 ---@return sweep.Sweep
 function sweep.declare(exp, spec)
     override.check "before its first sweep"
-    return declare(define, exp, spec)
+    return declare(define.search, exp, spec)
 end
 
 ---@param exp table experiment
@@ -490,7 +359,7 @@ end
 ---@return sweep.Sweep
 function sweep.ablation(exp, spec)
     override.check "before its first sweep"
-    return declare(define_rows, exp, spec)
+    return declare(define.rows, exp, spec)
 end
 
 ---A search over whole scripts: `mimic sweep FILE.lua -m`. `execute` runs the script with a point's values.
@@ -500,125 +369,11 @@ end
 ---try: fun(params: table)}
 function sweep.multirun(exp, of)
     return declare(function()
-        local d = define(exp, { name = of.name, kind = "script", base = {}, space = of.space, seeds = of.seeds,
+        local d = define.search(exp, { name = of.name, kind = "script", base = {}, space = of.space, seeds = of.seeds,
             sampler = of.sampler, trials = of.trials, metric = of.metric, goal = of.goal, seed = of.seed })
         d.kind, d.base, d.words, d.execute, d.try = nil, nil, of.words, of.execute, of.try
         return d
     end)
-end
-
----"tau=0.1 lambda=0.3"
----@param params table
-function sweep.label(params)
-    local words = {}
-    for _, k in ipairs(config.sorted_keys(params)) do
-        local v = params[k]
-        words[#words + 1] = k .. "=" .. (type(v) == "number" and ("%.4g"):format(v) or type(v) == "string" and v
-            or config.json(v))
-    end
-    return table.concat(words, " ")
-end
-
----Points with their mean over seeds, best first; those without a value last.
----@return {point: integer, params: table, patch: table, mean: number?, sd: number?, n: integer, state: string,
----runs: integer[]}[] patch: the parameters as a table for base:with
-function Sweep:points()
-    if self.planned then return {} end
-    local store = require("mimic.experiment").store()
-    local points, list = {}, {}
-    for t in store.db:each([[SELECT number, params, state, value, run FROM trial WHERE sweep = ? ORDER BY number]],
-        self.id) do
-        local n = self:point_of(t.number)
-        local p = points[n]
-        if not p then
-            p = { point = n, params = self:params(t.params), values = {}, runs = {}, state = t.state }
-            p.patch = self:patch(p.params)
-            points[n] = p
-            list[#list + 1] = p
-        end
-        if t.state == "done" and t.value then p.values[#p.values + 1] = t.value end
-        p.runs[#p.runs + 1] = t.run
-        if t.state ~= "done" then p.state = t.state end
-    end
-    for _, p in ipairs(list) do
-        local sum, squares = 0.0, 0.0
-        p.n = #p.values
-        for _, v in ipairs(p.values) do sum = sum + v end
-        p.mean = p.n > 0 and sum / p.n or nil
-        for _, v in ipairs(p.values) do squares = squares + (v - p.mean) ^ 2 end
-        p.sd = p.n > 1 and math.sqrt(squares / (p.n - 1)) or nil
-    end
-    table.sort(list, function(a, b)
-        if (a.mean == nil) ~= (b.mean == nil) then return b.mean == nil end
-        if a.mean ~= b.mean then
-            if self.goal == "max" then return a.mean > b.mean end
-            return a.mean < b.mean
-        end
-        return a.point < b.point
-    end)
-    return list
-end
-
--- What a point changes of the base.
-function Sweep:patch(params)
-    return self.rows and (self.rows[params.row] or {}).patch or space.nest(params)
-end
-
----The point with the best mean over its seeds; nil when none has a value. Of a sweep that is only planned (--dry-run,
----mimic config) it is the first point, without a value, so that a script that goes on from it can be planned too.
-function Sweep:best()
-    if self.planned then
-        local params = self.trial and {} or draw.point(self, 1, {}, function() return false end) or {}
-        return { point = 1, params = params, patch = self:patch(params), n = 0, state = "planned", runs = {} }
-    end
-    local first = self:points()[1]
-    return first and first.mean and first or nil
-end
-
----Handles of the runs of a row of an ablation, by its name, or of a point of points().
----@param which string|table
-function Sweep:runs(which)
-    local experiment = require "mimic.experiment"
-    local list = {}
-    for _, p in ipairs(self:points()) do
-        if p.params.row == which or type(which) == "table" and p.point == which.point then
-            for i, id in ipairs(p.runs) do list[i] = experiment.handle(id) end
-        end
-    end
-    return experiment.group(list)
-end
-
----"tau-lambda: 15 trials done; best val/acc 89.20 ± 0.31 (n=3) with lambda=0.3 tau=0.1"
-function Sweep:summary()
-    if self.planned then return self.name .. ": planned" end
-    local c = queue.counts(require("mimic.experiment").store(), self.id)
-    local words = {}
-    for _, state in ipairs { "done", "pruned", "failed", "cancelled", "running", "waiting" } do
-        if c[state] > 0 then words[#words + 1] = ("%d %s"):format(c[state], state) end
-    end
-    local text = ("%s: %s of %d trials"):format(self.name, table.concat(words, ", "), c.total)
-    local best = self:best()
-    if not best then return text end
-    local sd = best.sd and (" ± %.2f (n=%d)"):format(best.sd, best.n) or ""
-    return ("%s; best %s %.4g%s with %s"):format(text, self.metric, best.mean, sd, sweep.label(best.params))
-end
-
--- Trials of worker processes too, for the summing up of the command.
-function Sweep:note_ends(opts)
-    local store = require("mimic.experiment").store()
-    local listed = {}
-    for _, run in ipairs(opts.failed) do listed[run.id] = true end
-    for t in store.db:each("SELECT run FROM trial WHERE sweep = ? AND state = 'done' AND run IS NOT NULL", self.id) do
-        opts.done[t.run] = true
-    end
-    for t in store.db:each([[SELECT number, run, error FROM trial WHERE sweep = ? AND state = 'failed'
-        ORDER BY number]], self.id) do
-        if not listed[t.run or 0] then
-            local label = ("%s, trial %d: %s"):format(self.name, t.number, (t.error or ""):match("^[^\n]*"))
-            opts.failed[#opts.failed + 1] = { id = t.run or 0, label = function() return label end }
-            if t.run then opts.done[t.run] = nil end -- its run came to its end, the trial failed with it: one, not two
-        end
-    end
 end
 
 ---The folder a sweep's stored script was run in, its words and files.

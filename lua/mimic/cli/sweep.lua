@@ -8,9 +8,9 @@ local find = require "mimic.sweep.find"
 local multirun = require "mimic.sweep.multirun"
 local pool = require "mimic.sweep.pool"
 local queue = require "mimic.sweep.queue"
+local space = require "mimic.sweep.space"
 local run_command = require "mimic.cli.run"
 local suggest = require "mimic.suggest"
-local sweep = require "mimic.sweep"
 local syntax = require "mimic.override.syntax"
 local format = require "mimic.format"
 
@@ -96,7 +96,7 @@ function verbs.show(args)
             row.goal, row.metric, row.seed)))
         print(format.safe("space " .. row.space .. (row.pruner and "  pruner " .. row.pruner or "")))
         for _, r in ipairs(rows) do
-            r.params = sweep.label(require("cjson").decode(r.params))
+            r.params = space.label(require("cjson").decode(r.params))
             r.error = r.error and r.error:match("^[^\n]*")
             r.value = r.value and ("%.6g"):format(r.value)
         end

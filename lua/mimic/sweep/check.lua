@@ -87,9 +87,8 @@ function check.trials(d)
         end
         return d
     end
-    local label = require("mimic.sweep").label
     check.points(d, function(params)
-        check_config(d, space.nest(params), ("%s, %s"):format(d.name, label(params)))
+        check_config(d, space.nest(params), ("%s, %s"):format(d.name, space.label(params)))
     end)
     return d
 end

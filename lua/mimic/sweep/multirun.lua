@@ -3,6 +3,7 @@
 local config = require "mimic.config"
 local experiment = require "mimic.experiment"
 local override = require "mimic.override"
+local space = require "mimic.sweep.space"
 local sweep = require "mimic.sweep"
 
 local multirun = {}
@@ -54,7 +55,7 @@ function multirun.run(script, of)
         if last then ok, err = pcall(experiment.check_metric, last.run.kind, last.run.config, of.metric or "acc") end
         _G.print, opts.dry_run, opts.collect, opts.planned = say, dry, collect, 0
         script.words = of.words
-        if not ok then config.refuse("-m %s: %s", sweep.label(params), err) end
+        if not ok then config.refuse("-m %s: %s", space.label(params), err) end
         if lost then config.refuse("-m %s: it has no effect, the script sets over it or never looks at it", lost) end
     end
     return sweep.multirun(experiment(of.name), {

@@ -198,4 +198,16 @@ function space.nest(params)
     return out
 end
 
+---"tau=0.1 lambda=0.3"
+---@param params table
+function space.label(params)
+    local words = {}
+    for _, k in ipairs(config.sorted_keys(params)) do
+        local v = params[k]
+        words[#words + 1] = k .. "=" .. (type(v) == "number" and ("%.4g"):format(v) or type(v) == "string" and v
+            or config.json(v))
+    end
+    return table.concat(words, " ")
+end
+
 return space

@@ -9,7 +9,6 @@ local queue = require "mimic.sweep.queue"
 local Run = require "mimic.run"
 local space = require "mimic.sweep.space"
 local suggest = require "mimic.suggest"
-local sweep = require "mimic.sweep"
 
 local trial = {}
 
@@ -188,7 +187,7 @@ function T:uniform(name, lo, hi) return suggest_value(self, name, space.uniform(
 function T:log(name, lo, hi) return suggest_value(self, name, space.log(lo, hi)) end
 
 function T:label()
-    return self.sweep.name .. " " .. sweep.label(self.at.params)
+    return self.sweep.name .. " " .. space.label(self.at.params)
 end
 
 ---A run of this trial, with its seed; spec as for exp:run.
@@ -249,7 +248,7 @@ local function of_space(store, d, row)
         local r = d.rows[params.row]
         patch, parent, name = r.patch, r.parent, params.row
     else
-        patch, name = space.nest(params), d.name .. " " .. sweep.label(params)
+        patch, name = space.nest(params), d.name .. " " .. space.label(params)
     end
     local run = experiment.one(d.exp, {
         kind = d.kind, name = name, config = d.base:with(patch), parent = parent,
