@@ -164,9 +164,14 @@ mimic_image *mimicl_new_image(lua_State *L);
 void mimicl_check_err(lua_State *L, mimic_status status, const mimic_err *err);
 void mimicl_push_hex(lua_State *L, const uint8_t *bytes, size_t n);
 
+/* The table of the methods of tensors. */
+void mimicl_push_tensor_methods(lua_State *L, int b);
+
 /* Each adds its functions to the module table on top; the binding is at absolute index b. */
 void mimicl_open_tensor(lua_State *L, int b);
-void mimicl_open_op(lua_State *L, int b); /* after tensor: adds methods to its class */
+/* The next two after it: they add methods to its class. */
+void mimicl_open_values(lua_State *L, int b);
+void mimicl_open_op(lua_State *L, int b);
 void mimicl_open_scope(lua_State *L, int b);
 void mimicl_open_context(lua_State *L, int b);
 void mimicl_open_optim(lua_State *L, int b);

@@ -242,6 +242,7 @@ static void build_module(lua_State *L, mimicl *b, mimic_ctx *ctx) {
     lua_newtable(L);
     mimicl_class(L, at, MIMICL_BYTES, "mimic.bytes", no_functions, bytes_meta);
     mimicl_open_tensor(L, at);
+    mimicl_open_values(L, at);
     mimicl_open_op(L, at);
     mimicl_open_scope(L, at);
     mimicl_open_context(L, at);

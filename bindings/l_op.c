@@ -391,9 +391,7 @@ static void add_arithmetic(lua_State *L, int b, int metatable) {
 void mimicl_open_op(lua_State *L, int b) {
     static const luaL_Reg functions[] = {{"op", op_info}, {"ops", op_names}, {NULL, NULL}};
     int module = lua_gettop(L);
-    lua_getiuservalue(L, b, MIMICL_TENSOR);
-    lua_getfield(L, -1, "__index");
-    lua_getupvalue(L, -1, 2); /* the methods: module+3 */
+    mimicl_push_tensor_methods(L, b); /* module+1 */
     for (int i = 0; i < mimic_op_count(); i++) {
         const mimic_op *op = mimic_op_at(i);
         if (mimic_op_internal(op))
@@ -403,9 +401,10 @@ void mimicl_open_op(lua_State *L, int b) {
         lua_pushcclosure(L, call_op, 2);
         lua_pushvalue(L, -1);
         lua_setfield(L, module, mimic_op_name(op));
-        lua_setfield(L, module + 3, mimic_op_name(op));
+        lua_setfield(L, module + 1, mimic_op_name(op));
     }
-    add_arithmetic(L, b, module + 1);
+    lua_getiuservalue(L, b, MIMICL_TENSOR);
+    add_arithmetic(L, b, module + 2);
     lua_settop(L, module);
     mimicl_functions(L, b, functions);
 }
