@@ -2,23 +2,21 @@
 -- script text, required files and parent. Done before: returned. Begun before: continued from its last
 -- good checkpoint. Running in a live process: refused.
 local m = require "mimic"
-local command_line = require "mimic.command_line"
 local config = require "mimic.config"
 local environment = require "mimic.environment"
+local execute = require "mimic.execute"
 local format = require "mimic.format"
+local group = require "mimic.group"
 local keep = require "mimic.keep"
 local metrics = require "mimic.metrics"
 local override = require "mimic.override"
 local progress = require "mimic.progress"
 local results = require "mimic.results"
-local room = require "mimic.room"
 local Run = require "mimic.run"
 
 local experiment = {}
 local Experiment = {}
 Experiment.__index = Experiment
-local Group = {} -- the runs of one configuration over seeds
-Group.__index = Group
 
 -- Set by `mimic run` and `mimic resume`; a plain `mimic FILE.lua` uses what stands here.
 experiment.hook = false -- called with every run before it is executed: by a search over whole scripts
@@ -98,16 +96,6 @@ end
 -- Raised when a worker has done what it was started for: the rest of the script is not its business.
 experiment.Finished = setmetatable({}, { __tostring = function() return "the worker is done" end })
 
--- Raised when another process executes the run.
-local Busy = {}
-Busy.__index = Busy
-function Busy:__tostring() return self.message end
-
----@param e any
-function experiment.is_busy(e)
-    return getmetatable(e) == Busy
-end
-
 ---Makes an open database the one of this process.
 ---@param store table
 ---@param path string
@@ -174,118 +162,6 @@ local function say(...)
     io.stdout:flush()
 end
 
-local function continue_command(run, failed)
-    if failed and run.sweep then return command_line.retry(run.sweep) end
-    return command_line.again() or command_line.of("resume", run.uid)
-end
-
-local function busy(...)
-    error(setmetatable({ message = string.format(...) }, Busy), 0)
-end
-
--- The lock of a run, held until the process ends or lets go: what tells a live run from a crashed one.
-local function lock(store, row)
-    m.sys.mkdirs(store:file(results.run_dir(row.uid)))
-    local handle = m.sys.flock(store:file(results.run_dir(row.uid)) .. "/lock", true)
-    local w = store:worker_of(row.id)
-    if not handle then
-        local who = w and (", pid %d on %s"):format(w.pid, w.host) or ""
-        busy("run %d (%s) is being executed by another process%s; wait for it, or stop it first", row.id,
-            row.name, who)
-    end
-    local silent = (m.sys.time() - (row.heartbeat or 0)) / 1000
-    if row.state == "running" and w and w.host ~= m.sys.hostname() and silent < 60 then
-        handle:close()
-        busy("run %d (%s) was alive %.0f s ago in pid %d on %s; wait for it, or stop it first", row.id, row.name,
-            silent, w.pid, w.host)
-    end
-    return handle
-end
-
--- A run that found the disk full stops like one that was interrupted: what was saved stays, and it goes on from
--- there once there is room.
-local function stop_for_room(store, run, err)
-    progress.finish()
-    run.state = "interrupted"
-    err = tostring(err):match("^[^\n]*")
-    pcall(store.finish, store, run.id, "interrupted", err) -- when not even this fits, the next start finds out
-    complain("%s: stopped, %s", run:label(), err)
-    local kept = run.saved and "all up to step " .. run.saved .. " is saved" or "nothing saved yet, begins anew"
-    complain("%s: %s; make room (`mimic gc`), then continue with\n  %s", run:label(), kept, continue_command(run))
-    error(Run.Stop, 0)
-end
-
-local function execute(store, run, task, env)
-    local held <close> = lock(store, store:run(run.id)) -- luacheck: ignore held
-    local row = store:run(run.id)
-    if row.state == "done" then -- by another process, meanwhile
-        run.state = "done"
-        return
-    end
-    store:start(row, env)
-    run.state, run.executed = "running", true
-    local from = run:prepare()
-    if row.started then
-        local where = from and "step " .. from or "the start"
-        complain("%s: continuing from %s (was %s)", run:label(), where, row.state)
-    end
-    m.seed(run.seed)
-    math.randomseed(run.seed)
-    local before = config.json(run.config)
-    m.reset_peak()
-    m.interrupted() -- asked once, Ctrl-C waits for the task to finish its step
-    local trace -- for the database; the screen gets the message and the script's own lines
-    local ok, err = xpcall(task.run, function(e)
-        if e == Run.Stop or e == Run.Pause or e == Run.Taken then return e end
-        e, trace = m.fault(e, 2)
-        return e
-    end, run)
-    progress.finish()
-    if ok and config.json(run.config) ~= before then
-        ok, err = false, "the task changed its configuration while it ran"
-    end
-    if ok then
-        ok, err = pcall(function()
-            run:log(run.step, { ["sys/peak_bytes"] = m.memory().peak })
-            store:finish(run.id, "done")
-        end)
-        if ok then
-            run.state = "done"
-            return
-        end
-    end
-    if err == Run.Pause then
-        store:finish(run.id, "pruned", run.reason)
-        run.state = "pruned"
-        return
-    end
-    if room.is_full(err) then stop_for_room(store, run, err) end
-    local stopped = err == Run.Stop or err == Run.Taken or m.interrupted() > 0
-    run.state = run.cancelled and "cancelled" or stopped and "interrupted" or "failed"
-    local saved, why = pcall(store.finish, store, run.id, run.state, not stopped and (trace or err) or nil)
-    if not saved then complain("%s: its end could not be recorded: %s", run:label(), why) end
-    local kept = run.saved and "saved at step " .. run.saved or "nothing saved yet, begins anew"
-    if run.cancelled then
-        complain("%s: its sweep was cancelled; %s; continue with\n  %s", run:label(), kept,
-            command_line.of("sweep", "resume", run.sweep))
-    elseif err ~= Run.Taken then -- else another worker has it, as its caller says
-        if not stopped then complain("%s failed: %s", run:label(), err) end
-        complain("%s: %s; continue with\n  %s", run:label(), kept, continue_command(run, not stopped))
-    end
-    if stopped then error(err == Run.Taken and err or Run.Stop, 0) end
-end
-
--- Executes a run. A worker that needs it first (a parent) waits while another one does it.
-local function execute_or_wait(store, run, task, env, wait)
-    while true do
-        local ok, err = pcall(execute, store, run, task, env)
-        if ok then return end
-        if not (wait and experiment.is_busy(err)) then error(err, 0) end
-        if m.interrupted() > 0 then error(Run.Stop, 0) end
-        m.sys.sleep(0.2)
-    end
-end
-
 local function announce(store, run)
     local golden = store:golden(run.id)
     if golden then say("%s", golden) end
@@ -345,7 +221,7 @@ end
 ---@param parent any
 function experiment.check_parent(parent)
     local meta = type(parent) == "table" and getmetatable(parent)
-    if not parent or meta == Run or meta == Group or meta and meta.is_run then return end
+    if not parent or meta == Run or meta == group.Group or meta and meta.is_run then return end
     config.refuse("parent: a run, or the runs over seeds, that exp:run gave expected, not %s", type(parent) == "table"
         and (parent.points and "a sweep: sweep:runs(sweep:best()) are the runs of its best point" or "another table")
         or ("a %s"):format(type(parent)))
@@ -429,7 +305,7 @@ local function one(self, spec, seed)
     local hook = spec.hook or experiment.hook
     if hook then hook(run) end
     if row.state ~= "done" then
-        execute_or_wait(store, run, task, environment_row, opts.worker and not hook)
+        execute.run(store, run, task, environment_row, opts.worker and not hook)
         if run.state == "failed" then
             opts.failed[#opts.failed + 1] = run
             if opts.fail_fast then error(("%s failed"):format(run:label()), 0) end
@@ -451,11 +327,6 @@ function experiment.handle(id)
     local run = Run.new(store, row, require("cjson").decode(store:config_json(id)), nil)
     run.hash = row.hash:lower()
     return run
-end
-
----A group of runs over seeds, from their handles.
-function experiment.group(list)
-    return setmetatable(list, Group)
 end
 
 ---Executes a run, or returns it when it is done already.
@@ -482,34 +353,9 @@ function Experiment:run(spec)
     if list == 0 then
         config.refuse("seeds is a list of whole numbers, such as [0,1,2], not %s", config.json(spec.seeds))
     end
-    local out = setmetatable({}, Group)
+    local out = group.of {}
     for i = 1, #spec.seeds do out[i] = one(self, spec, spec.seeds[i]) end
     return out
-end
-
----Mean and sample standard deviation of a result over the runs that have it: mean, sd (nil for one), n.
-function Group:result(dataset, split, metric)
-    local values, sum = {}, 0.0
-    for _, run in ipairs(self) do
-        local v = run:result(dataset, split, metric)
-        if v and v == v then
-            values[#values + 1] = v
-            sum = sum + v
-        end
-    end
-    local n = #values
-    if n == 0 then return 0 / 0, nil, 0 end
-    local mean, squares = sum / n, 0.0
-    for _, v in ipairs(values) do squares = squares + (v - mean) ^ 2 end
-    return mean, n > 1 and math.sqrt(squares / (n - 1)) or nil, n
-end
-
----Text of a result over seeds: "88.92 ± 0.31 (n=3)", "88.92" for one.
----@return string
-function Group:summary(dataset, split, metric)
-    local mean, sd, n = self:result(dataset, split, metric)
-    if n == 0 then return "-" end
-    return ("%.2f"):format(mean) .. (sd and (" ± %.2f (n=%d)"):format(sd, n) or "")
 end
 
 ---Searches a space: see mimic.sweep.

@@ -1,6 +1,7 @@
 -- What came of a sweep: its points with their means, the best one, their runs, a line to print. Methods of
 -- sweep.Sweep, by the rows of its trials.
 local draw = require "mimic.sweep.draw"
+local group = require "mimic.group"
 local queue = require "mimic.sweep.queue"
 local space = require "mimic.sweep.space"
 
@@ -73,7 +74,7 @@ function outcome:runs(which)
             for i, id in ipairs(p.runs) do list[i] = experiment.handle(id) end
         end
     end
-    return experiment.group(list)
+    return group.of(list)
 end
 
 ---"tau-lambda: 15 trials done; best val/acc 89.20 ± 0.31 (n=3) with lambda=0.3 tau=0.1"

@@ -4,6 +4,7 @@
 local m = require "mimic"
 local asha = require "mimic.sweep.asha"
 local draw = require "mimic.sweep.draw"
+local execute = require "mimic.execute"
 local experiment = require "mimic.experiment"
 local queue = require "mimic.sweep.queue"
 local Run = require "mimic.run"
@@ -219,7 +220,7 @@ local function define_by_run(store, d, row)
         stored = d:params(row.params), at = draw.new(d, d:point_of(row.number), history),
     }, T)
     local ok, value = xpcall(d.trial, function(e)
-        if e == Run.Stop or e == Run.Taken or experiment.is_busy(e) then return e end
+        if e == Run.Stop or e == Run.Taken or execute.is_busy(e) then return e end
         return (m.fault(e, 2))
     end, t)
     if not ok and not t.stopped then t.stopped = "error" end

@@ -1,6 +1,7 @@
 -- A worker: claims trials of one sweep and executes them until there is nothing left to claim. Any number of
 -- processes do this on one results file at the same time.
 local m = require "mimic"
+local execute = require "mimic.execute"
 local experiment = require "mimic.experiment"
 local queue = require "mimic.sweep.queue"
 local Run = require "mimic.run"
@@ -31,19 +32,19 @@ local function claim(store, d, id)
 end
 
 local function with_traceback(e)
-    if e == Run.Stop or e == Run.Taken or experiment.is_busy(e) then return e end
+    if e == Run.Stop or e == Run.Taken or execute.is_busy(e) then return e end
     return (m.fault(e, 2))
 end
 
 -- Executes a claimed trial and writes its end, unless another worker has it now.
-local function execute(store, d, row)
+local function work(store, d, row)
     store.db:hold(row.id, row.token, queue.lease_ms)
     local ok, out = xpcall(trial.execute, with_traceback, store, d, row)
     store.db:let_go()
     if not ok and out == Run.Stop then
         queue.release(store, row)
         error(Run.Stop, 0)
-    elseif not ok and experiment.is_busy(out) then -- its run is under way elsewhere: later
+    elseif not ok and execute.is_busy(out) then -- its run is under way elsewhere: later
         queue.release(store, row)
         m.sys.sleep(0.2)
         return
@@ -74,7 +75,7 @@ function worker.loop(d)
         local row, why = claim(store, d, id)
         if row then
             pause = 0.02
-            execute(store, d, row)
+            work(store, d, row)
         elseif why == "wait" then
             m.sys.sleep(pause)
             pause = math.min(1, pause * 1.5)
