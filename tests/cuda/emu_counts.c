@@ -6,7 +6,7 @@
 
 /* counts() -> {NAME = count} */
 static int counts(lua_State *L) {
-    static const char *const names[] = {"emu_waits", "emu_idle", "emu_allocations"};
+    static const char *const names[] = {"emu_waits", "emu_idle", "emu_allocations", "emu_pageable"};
     void *lib = dlopen(getenv("MIMIC_CUDA"), RTLD_NOW | RTLD_NOLOAD);
     lua_newtable(L);
     for (size_t i = 0; i < sizeof names / sizeof *names; i++) {

@@ -1,5 +1,6 @@
 -- Steps of whole trainings once they are in their stride, by the emulator's counts: the host waits for the loss of the
--- step before and for the copy of a batch that frees its buffer, never for the newest work; nothing is allocated.
+-- step before and for the copy of a batch that frees its buffer, never for the newest work; nothing is allocated, and
+-- nothing copied from memory that the device cannot read by itself.
 -- MAE and MIMIC, with and without recorded steps, pictures made on the device, sent or kept there.
 local lu = require "luaunit"
 
@@ -17,10 +18,11 @@ replay.new = function(spec)
     return recorder
 end
 local set_step, last = m.set_step, nil
+local many = table.pack(string.byte(("x"):rep(9000), 1, -1))
 m.set_step = function(step) -- at the begin of every step
     if step ~= last and m.device() == "cuda" then
         local c = counts()
-        print(("%d %d %d %d %s"):format(step, c.waits, c.idle, c.allocations, recorder.state))
+        print(("%d %d %d %d %d %s"):format(step, c.waits, c.idle, c.allocations, c.pageable, recorder.state))
     end
     last = step
     set_step(step)
@@ -59,12 +61,12 @@ local function added(method, graph, place, planted)
     lu.assertEquals(code, 0, err)
     lu.assertNotStrContains(err, "graph:")
     local before, list = nil, {}
-    for step, waits, idle, allocations, state in out:gmatch "(%d+) (%d+) (%d+) (%d+) (%a+)\n" do
-        local now = { tonumber(step), tonumber(waits), tonumber(idle), tonumber(allocations) }
+    for step, waits, idle, allocations, pageable, state in out:gmatch "(%d+) (%d+) (%d+) (%d+) (%d+) (%a+)\n" do
+        local now = { tonumber(step), tonumber(waits), tonumber(idle), tonumber(allocations), tonumber(pageable) }
         if now[1] > 9 and now[1] < 16 then
             lu.assertEquals(now[1], before[1] + 1)
             list[#list + 1] = { waits = now[2] - before[2], idle = now[3] - before[3],
-                allocations = now[4] - before[4] }
+                allocations = now[4] - before[4], pageable = now[5] - before[5] }
             lu.assertEquals(state, graph and "replay" or "none")
         end
         before = now
@@ -77,7 +79,7 @@ local function stride(method)
     for _, graph in ipairs { false, true } do
         for _, place in ipairs { "auto", "off", "keep" } do
             for _, step in ipairs(added(method, graph, place)) do
-                lu.assertEquals(step, { waits = 2, idle = 0, allocations = 0 }, place)
+                lu.assertEquals(step, { waits = 2, idle = 0, allocations = 0, pageable = 0 }, place)
             end
         end
     end
@@ -90,10 +92,13 @@ function TestSteady:test_mimic() stride "mimic" end
 -- The counts do see what must not be.
 function TestSteady:test_planted()
     for _, step in ipairs(added("mae", false, "auto", "m.sync()")) do
-        lu.assertEquals(step, { waits = 3, idle = 1, allocations = 0 })
+        lu.assertEquals(step, { waits = 3, idle = 1, allocations = 0, pageable = 0 })
     end
     for _, step in ipairs(added("mae", false, "auto", "m.zeros { 9999 * (step + 1) }")) do
-        lu.assertEquals(step, { waits = 2, idle = 0, allocations = 1 })
+        lu.assertEquals(step, { waits = 2, idle = 0, allocations = 1, pageable = 0 })
+    end
+    for _, step in ipairs(added("mae", false, "auto", "m.tensor(many)")) do
+        lu.assertEquals(step, { waits = 2, idle = 0, allocations = 0, pageable = 1 })
     end
 end
 

@@ -29,7 +29,7 @@ mimic_status cuda_refuse(mimic_ctx *ctx, const char *what) {
     return s->host->fail(ctx, MIMIC_ESTATE, "cuda: %s while a step is recorded", what);
 }
 
-mimic_status cuda_upload_recorded(mimic_ctx *ctx, void *dst, const void *src, size_t bytes) {
+mimic_status cuda_upload_literal(mimic_ctx *ctx, void *dst, const void *src, size_t bytes) {
     literal piece;
     if (bytes > MOST_LITERAL)
         return cuda_refuse(ctx, "more than 256 KiB come from the host");

@@ -140,11 +140,11 @@ static inline void cuda_note(cuda_state *s, const char *op, const char *place) {
     s->trail[s->launched++ % TRAIL].place = place;
 }
 
-/* While a step is recorded (graph.cu): fails with "WHAT while a step is recorded"; bytes of the
- * host become arguments of kernels; where the kernels of a call find how far their random numbers'
- * step has moved on, NULL: not at all. */
+/* While a step is recorded (graph.cu): fails with "WHAT while a step is recorded"; where the
+ * kernels of a call find how far their random numbers' step has moved on, NULL: not at all. Bytes
+ * of the host that travel as arguments of kernels, recorded or not. */
 mimic_status cuda_refuse(mimic_ctx *ctx, const char *what);
-mimic_status cuda_upload_recorded(mimic_ctx *ctx, void *dst, const void *src, size_t bytes);
+mimic_status cuda_upload_literal(mimic_ctx *ctx, void *dst, const void *src, size_t bytes);
 const uint64_t *cuda_moved(const mimic_call *c, uint64_t step);
 
 /* Blocks of `per` that cover n, at least one. */

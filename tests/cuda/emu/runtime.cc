@@ -15,10 +15,10 @@
 enum { GUARD = 256, GUARD_BYTE = 0xfd };
 
 /* For tests: the most blocks along a grid's y and z; the largest pitch of a copy; how often the
- * host waited for the device, how often the device had nothing left to do when it went on, and how
- * often memory was allocated. */
+ * host waited for the device, how often the device had nothing left to do when it went on, how often memory was allocated, and how
+ * often pageable memory was copied from. */
 extern "C" {
-__attribute__((visibility("default"))) int emu_waits, emu_idle, emu_allocations;
+__attribute__((visibility("default"))) int emu_waits, emu_idle, emu_allocations, emu_pageable;
 __attribute__((visibility("default"))) size_t emu_pitch_limit = 0x7fffffff;
 __attribute__((visibility("default"))) unsigned emu_grid_limit = 65535;
 }
@@ -253,6 +253,7 @@ cudaError_t copy(emu_stream *s, const void *dst, const void *src, size_t n, cuda
         return last;
     }
     if (k == cudaMemcpyHostToDevice && !holder(src, n)) {
+        emu_pageable++;
         std::vector<char> bytes((const char *)src, (const char *)src + n);
         add(s, [=] { move(bytes.data()); });
         return cudaSuccess;
