@@ -15,8 +15,8 @@
 enum { GUARD = 256, GUARD_BYTE = 0xfd };
 
 /* For tests: the most blocks along a grid's y and z; the largest pitch of a copy; how often the
- * host waited for the device, how often the device had nothing left to do when it went on, how often memory was allocated, and how
- * often pageable memory was copied from. */
+ * host waited for the device, how often the device had nothing left to do when it went on, how
+ * often memory was allocated, and how often pageable memory was copied from. */
 extern "C" {
 __attribute__((visibility("default"))) int emu_waits, emu_idle, emu_allocations, emu_pageable;
 __attribute__((visibility("default"))) size_t emu_pitch_limit = 0x7fffffff;
