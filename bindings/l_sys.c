@@ -4,6 +4,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <limits.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -206,7 +207,7 @@ static int sys_read_file(lua_State *L) {
     return 1;
 }
 
-/* Writes all bytes and syncs; false with errno. */
+/* Writes all bytes and syncs what can be; false with errno. */
 static bool write_all(int fd, const char *bytes, size_t size) {
     while (size > 0) {
         ssize_t n = write(fd, bytes, size);
@@ -217,23 +218,29 @@ static bool write_all(int fd, const char *bytes, size_t size) {
         bytes += n;
         size -= (size_t)n;
     }
-    return fsync(fd) == 0;
+    return fsync(fd) == 0 || errno == EINVAL; /* a pipe or a device */
 }
 
-/* m.sys.write_file_atomic(path, bytes): all of it or nothing, also when the power fails */
+/* m.sys.write_file_atomic(path, bytes): all of it or nothing, also when the power fails. What a
+ * link leads to is replaced, not the link; a device or a pipe is written to. */
 static int sys_write_file_atomic(lua_State *L) {
     size_t size;
+    struct stat st;
+    char target[PATH_MAX];
     const char *path = luaL_checkstring(L, 1), *bytes = luaL_checklstring(L, 2, &size);
-    lua_pushfstring(L, "%s.%d.tmp", path, (int)getpid());
+    bool there = stat(path, &st) == 0, direct = there && !S_ISREG(st.st_mode);
+    const char *to = there && !direct && realpath(path, target) ? target : path;
+    lua_pushfstring(L, direct ? "%s" : "%s.%d.tmp", to, (int)getpid());
     const char *tmp = lua_tostring(L, -1);
     int fd = open(tmp, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0666);
     if (fd < 0)
         return failed(L, "write", path);
     bool ok = write_all(fd, bytes, size);
     ok = close(fd) == 0 && ok;
-    if (!ok || rename(tmp, path)) {
+    if (direct ? !ok : !ok || rename(tmp, to)) {
         int code = errno;
-        unlink(tmp);
+        if (!direct)
+            unlink(tmp);
         errno = code;
         return failed(L, "write", path);
     }

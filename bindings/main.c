@@ -2,6 +2,7 @@
  * word goes to the commands in lua/mimic/cli.lua. Here alone signals are handled. */
 #include "l_mimic.h"
 
+#include <errno.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -226,6 +227,16 @@ static int run_protected(lua_State *L) {
     return 0;
 }
 
+/* What was printed is all there, or the program did not go well. */
+static int check_output(int code) {
+    errno = 0;
+    if (fflush(stdout) == 0 && !ferror(stdout))
+        return code;
+    fprintf(stderr, "mimic: standard output: %s; what was printed is not whole\n",
+            errno ? strerror(errno) : "a write failed");
+    return code ? code : FAILED;
+}
+
 int main(int argc, char **argv) {
     words w = {argc, argv, USAGE}; /* until mimic is open: its environment is at fault */
     lua_State *L = luaL_newstate();
@@ -246,5 +257,5 @@ int main(int argc, char **argv) {
     }
     running = NULL;
     lua_close(L);
-    return w.code;
+    return check_output(w.code);
 }

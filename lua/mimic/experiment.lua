@@ -346,7 +346,7 @@ function Experiment:run(spec)
     if spec.answers then check_answers(spec.answers) end
     spec = setmetatable({ rules = rules }, { __index = spec })
     if not spec.seeds then return one(self, spec) end
-    local list = type(spec.seeds) ~= "string" and #spec.seeds or 0
+    local list = type(spec.seeds) == "table" and #spec.seeds or 0
     for i = 1, list do
         if not math.tointeger(spec.seeds[i]) then list = 0 break end
     end

@@ -126,9 +126,13 @@ end
 
 local set_keys <const> = { "path", "split", "mode", "format", "label_column" }
 
--- Refuses an unknown key of data.train, data.val or data.test.
+-- Refuses what is no set, and an unknown key, of data.train, data.val or data.test.
 local function check_sets(data)
     for _, split in ipairs { "train", "val", "test" } do
+        local set = data[split]
+        if set and type(set) ~= "string" and not (config.is_map(set) and set.path) then
+            config.refuse('data.%s: expected a path, or { path = "DIR", split = "train" }, got %s', split, show(set))
+        end
         for key in pairs(config.is_map(data[split]) and data[split] or {}) do
             local known = false
             for _, k in ipairs(set_keys) do known = known or k == key end

@@ -26,8 +26,8 @@ end
 function room.need(dir, bytes, what)
     local free = m.sys.free_bytes(dir)
     if free and free < bytes + spare then
-        error(("no room for %s: it needs %.1f MiB, %s has %.1f MiB free"):format(what, (bytes + spare) / 2 ^ 20, dir,
-            free / 2 ^ 20), 0)
+        error(("no room for %s: it needs %.1f MiB (%.0f of them for the database), %s has %.1f MiB free"):format(what,
+            (bytes + spare) / 2 ^ 20, spare / 2 ^ 20, dir, free / 2 ^ 20), 0)
     end
 end
 

@@ -2,7 +2,8 @@
 """The recipe of experiments/ferplus48.lua in plain PyTorch: the peer of its accuracies and epoch times.
 
   python tests/bench/ferplus48_torch.py PACKS [--seeds 0 1 2] [--rows scratch-ce mae-ce mae-mimic]
-      [--device cpu|cuda] [--dtype f32|bf16] [--compile] [--scratch mae|timm] [--epochs N] [--pretrain-epochs N]
+      [--device cpu|cuda] [--dtype f32|bf16] [--compile] [--scratch mae|timm]
+      [--filter bilinear|bicubic] [--epochs N] [--pretrain-epochs N]
 
 PACKS holds tiny64_train, ferplus48_train and ferplus48_test, each a .tar with its .csv. Prints one line per
 epoch (seconds of its training part, loss, test accuracy) and a table at the end. Needs torch, torchvision
@@ -163,8 +164,8 @@ class Pack(Dataset):
         return torch.stack([self.transform(self.images[i]) for _ in range(self.views)]), self.labels[i]
 
 
-def loader(stem, batch, views, train, scale):
-    crop = [T.RandomResizedCrop(IMG, scale=scale, interpolation=T.InterpolationMode.BICUBIC),
+def loader(stem, batch, views, train, scale, filter=T.InterpolationMode.BICUBIC):
+    crop = [T.RandomResizedCrop(IMG, scale=scale, interpolation=filter),
             T.RandomHorizontalFlip()] if train else []
     data = Pack(stem, T.Compose(crop + [T.ToTensor(), T.Normalize(MEAN, STD)]), views)
     return DataLoader(data, batch, shuffle=train, drop_last=train, num_workers=2, persistent_workers=True)
@@ -263,7 +264,7 @@ def finetune(args, row, mae):
         model.train()
         return 100 * right / total
 
-    batches = loader(f"{args.packs}/ferplus48_train", 64, 2, True, (0.67, 1))
+    batches = loader(f"{args.packs}/ferplus48_train", 64, 2, True, (0.67, 1), T.InterpolationMode(args.filter))
     return fit(row, args, batches, args.epochs, optimiser, warm_cosine(base, args.epochs, args.epochs / 10),
                loss_of, test)
 
@@ -280,6 +281,7 @@ def main():
     parser.add_argument("--scratch", default="mae", choices=["mae", "timm"], help="initial values without pre-training")
     parser.add_argument("--head-std", type=float, default=0, help="instead of 2e-5")
     parser.add_argument("--decay-all", action="store_true", help="weight decay of norms and biases too")
+    parser.add_argument("--filter", default="bilinear", choices=["bilinear", "bicubic"], help="of fine-tuning's crops")
     parser.add_argument("--epochs", type=int, default=20)
     parser.add_argument("--pretrain-epochs", type=int, default=60)
     args = parser.parse_args()

@@ -58,7 +58,9 @@ function TestCommands.test_usage_errors()
         ["--bogus"] = "no option '--bogus'", ["--versoin"] = "did you mean --version?",
         ["--db"] = "needs a file", ["-e"] = "needs Lua code", ["-q"] = "no command",
         ["run nosuch.lua"] = "no script nosuch.lua",
-        ["run toy.lua toy.stesp=3"] = "did you mean toy.steps", ["run toy.lua steps"] = "key=value",
+        ["run toy.lua toy.stesp=3"] = "did you mean toy.steps",
+        ["run toy.lua seeds=3"] = "seeds is a list of whole numbers, such as [0,1,2], not 3",
+        ["run toy.lua steps"] = "key=value",
         ["ls --bogus"] = "unknown option", ["help op layernrom"] = "did you mean layernorm",
         ["bench --only vit-x"] = "did you mean vit-", ["-C nosuch ls"] = "-C nosuch",
     } do
@@ -73,6 +75,15 @@ function TestCommands.test_database_errors()
     shell.write(dir .. "/bad.db", "this is no database at all, but long enough to be looked at")
     lu.assertEquals((run "--db bad.db ls"), 3)
     lu.assertEquals((run "run toy.lua --db bad.db"), 3)
+end
+
+function TestCommands.test_output_that_cannot_be_written()
+    for _, words in ipairs { "--version", "-e 'print(1)'" } do
+        local _, _, code = os.execute(("'%s' %s >/dev/full 2>'%s/err'"):format(shell.mimic, words, dir))
+        lu.assertEquals(code, 1)
+        local err <close> = assert(io.open(dir .. "/err"))
+        lu.assertStrMatches(err:read "a", "mimic: standard output: .*; what was printed is not whole\n")
+    end
 end
 
 function TestCommands.test_run_prints_golden_lines_and_is_not_repeated()

@@ -205,7 +205,7 @@ function TestFaults.test_full_disk()
     lfs.mkdir(dir .. "/disk")
     if not os.execute(("mount -t tmpfs -o size=300k none '%s/disk' 2>/dev/null"):format(dir)) then return end
     local ok, why = pcall(function()
-        fails("--db disk/mimic.db", "disk/mimic.db: database or disk is full")
+        fails("--db disk/mimic.db", "disk/mimic.db: database or disk is full; make room", 75)
         os.execute(("mount -o remount,size=60m,ro '%s/disk'"):format(dir))
         fails("--db disk/new/mimic.db", "disk/new: Read-only file system", 3)
         os.execute(("mount -o remount,size=11m,rw '%s/disk'; rm -rf '%s'/disk/*"):format(dir, dir))

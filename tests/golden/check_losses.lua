@@ -33,10 +33,10 @@ check["mixing"] = function(g)
     local k = 0
     while g.has[("out.%d.imgs"):format(k)] do
         local tag = ("out.%d."):format(k)
-        local lams = g:list(tag .. "lam")
+        local lams = g:drawn(tag .. "lam")
         local stored = tag .. "boxes_yl_yh_xl_xh_lam"
-        local boxes = g.has[stored] and g:tensor(stored):tolist() or {}
-        local cutmix = g.has[tag .. "is_cutmix"] and g:list(tag .. "is_cutmix")
+        local boxes = g:drawn(stored) and g:tensor(stored):tolist() or {}
+        local cutmix = g:drawn(tag .. "is_cutmix")
         local lam, box, partner, used = {}, {}, {}, 0
         for i = 1, n do
             lam[i], box[i], partner[i] = lams[#lams == 1 and 1 or i], { 0, 0, 0, 0 }, n - i

@@ -158,6 +158,11 @@ function TestSys:test_files()
     lu.assertTrue(m.sys.free_bytes(folder) > 0)
     m.sys.write_file_atomic(name, "")
     lu.assertEquals(m.sys.read_file(name), "")
+    assert(lfs.link("c.txt", path "a/b/link", true)) -- what a link leads to is replaced, a device written to
+    m.sys.write_file_atomic(path "a/b/link", "by link")
+    lu.assertEquals({ m.sys.read_file(name), lfs.symlinkattributes(path "a/b/link", "mode") }, { "by link", "link" })
+    m.sys.write_file_atomic("/dev/null", "x")
+    lu.assertEquals(lfs.attributes("/dev/null", "mode"), "char device")
 end
 
 function TestSys:test_machine()

@@ -273,6 +273,7 @@ function TestConfig.test_values_out_of_range_are_usage_errors_before_anything_ru
             { {}, "data.train is not set: the labelled pictures to train on" },
             { { data = { train = { path = "x", splitt = "train" } } },
                 "unknown key 'data.train.splitt' (did you mean split?); a set has path, split, mode, format" },
+            { { data = { train = 3 } }, 'data.train: expected a path, or { path = "DIR", split = "train" }, got 3' },
         },
     } do
         for _, case in ipairs(cases) do

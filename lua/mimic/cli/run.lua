@@ -8,6 +8,7 @@ local experiment = require "mimic.experiment"
 local format = require "mimic.format"
 local override = require "mimic.override"
 local progress = require "mimic.progress"
+local room = require "mimic.room"
 local Run = require "mimic.run"
 
 local command = {
@@ -45,6 +46,13 @@ local function refused(message)
     return config.refused and message:find(config.refused, 1, true)
 end
 
+-- A full disk before a run has begun, or between two: what is done is kept, and the same command goes on.
+local function stop_for_room(err)
+    if not room.is_full(err) then return end
+    local text = cli.message(err):match("^[^\n]*"):gsub(": in %u+ .*$", "")
+    cli.fail(cli.INTERRUPTED, "%s; make room (`mimic gc`), then give the same command again", text)
+end
+
 ---Executes a script's text under the rules above.
 ---@param script {path: string, text: string, words: string[], files: table?}
 ---@param call (fun(chunk: function))? calls the loaded script; left out: once, with its words
@@ -54,7 +62,12 @@ function command.execute(script, call)
     opts.script = script
     cli.guard(cli.USAGE, override.set, script.words)
     cli.guard(cli.DATABASE, function()
-        if not opts.dry_run then experiment.store() end
+        if opts.dry_run then return end
+        local ok, why = pcall(experiment.store)
+        if not ok then
+            stop_for_room(why)
+            error(why, 0)
+        end
     end)
     local dir = environment.dirname(script.path)
     package.path = ("%s/?.lua;%s/?/init.lua;%s"):format(dir, dir, package.path)
@@ -73,6 +86,7 @@ function command.execute(script, call)
     if not ok then
         cli.stop_if_asked()
         if refused(err) then cli.fail(cli.USAGE, "%s", err) end
+        stop_for_room(err)
         cli.fail(cli.FAILED, "%s", err)
     end
     if not (finished or call) then cli.guard(cli.USAGE, override.check) end
