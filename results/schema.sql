@@ -280,13 +280,20 @@ CREATE VIEW class_score AS -- Recall, precision and F1 in percent per class, fro
   FROM c GROUP BY run, dataset, split, class;
 
 CREATE VIEW paper_vs_ours AS -- Every published number beside ours: mean over the runs filed under its row
-  -- Of a seed that was run again the newest run counts.
-  WITH y AS (
-    SELECT p.*, x.value AS our, r.id AS run, row_number() OVER (PARTITION BY p.ref, p.row, p.col, r.seed
-      ORDER BY x.run IS NULL, r.id DESC) AS newest
+  -- Of several configurations filed there the one with most seeds counts, the newest of equals; of a seed that was run
+  -- again the newest run.
+  WITH a AS (
+    SELECT p.*, x.value AS our, x.run, r.seed, r.config_hash AS hash
     FROM paper p LEFT JOIN paper_run m ON m.ref = p.ref AND m.row = p.row
       LEFT JOIN run r ON r.id = m.run AND r.state = 'done' AND r.deleted IS NULL
       LEFT JOIN result x ON x.run = r.id AND x.dataset = p.dataset AND x.split = p.split AND x.metric = p.metric),
+  c AS (
+    SELECT ref, row, col, hash, row_number() OVER (PARTITION BY ref, row, col
+      ORDER BY count(DISTINCT CASE WHEN run IS NOT NULL THEN seed END) DESC, max(run) DESC) AS place
+    FROM a GROUP BY ref, row, col, hash),
+  y AS (
+    SELECT a.*, row_number() OVER (PARTITION BY a.ref, a.row, a.col, a.seed ORDER BY a.run DESC) AS newest
+    FROM a JOIN c ON c.ref = a.ref AND c.row = a.row AND c.col = a.col AND c.hash IS a.hash AND c.place = 1),
   z AS (SELECT *, avg(our) OVER (PARTITION BY ref, row, col) AS mean FROM y WHERE newest = 1)
   SELECT ref, row, col, value AS paper, avg(our) AS ours, count(our) AS n, avg(our) - value AS delta,
     sqrt(sum((our - mean) * (our - mean)) / nullif(count(our) - 1, 0)) AS sd, min(our) AS lo, max(our) AS hi,
@@ -320,4 +327,4 @@ CREATE VIEW sweep_stat AS -- One row per point of a sweep: its value over seeds;
     min(number) AS number
   FROM y GROUP BY sweep, point;
 
-PRAGMA user_version = 4;
+PRAGMA user_version = 5;

@@ -136,14 +136,14 @@ static bool from_2(sqlite3 *sql, char err[MIMIC_DB_TEXT]) {
     return mimic_db_run(sql, text, err) && renew_views(sql, err);
 }
 
-/* Views alone: the best point of a sweep is a mean over seeds. */
-static bool from_3(sqlite3 *sql, char err[MIMIC_DB_TEXT]) {
+/* Views alone: the best point of a sweep is a mean over seeds (4), a row of the paper is one configuration (5). */
+static bool views_alone(sqlite3 *sql, char err[MIMIC_DB_TEXT]) {
     return renew_views(sql, err);
 }
 
 /* steps[v] brings version v to v + 1. The next version: a changed schema.sql, a step here, a dump
  * of the version before it in tests/c/schema. */
-static const mimic_db_step steps[] = {from_0, from_1, from_2, from_3};
+static const mimic_db_step steps[] = {from_0, from_1, from_2, views_alone, views_alone};
 enum { VERSION = sizeof steps / sizeof *steps };
 
 static bool common_settings(sqlite3 *sql, char err[MIMIC_DB_TEXT]) {

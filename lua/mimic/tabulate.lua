@@ -24,6 +24,7 @@ local tabulate = {}
 ---@field pairs integer?
 ---@field best boolean? the best mean of its column
 ---@field failed integer? seeds whose run failed and that have no value
+---@field configurations integer? of several filed under the row, of which one counts: how many
 
 ---@class tabulate.Table
 ---@field name string
@@ -74,13 +75,46 @@ local FAILED = [[SELECT row, count(*) AS n FROM (
     FROM paper_run pr JOIN run r ON r.id = pr.run WHERE pr.ref = ?1 AND r.deleted IS NULL)
   WHERE newest = 1 AND state = 'failed' GROUP BY row]]
 
-local ANSWERS = [[SELECT pr.row, r.id, r.seed, x.dataset, x.split, x.metric, x.value
+local ANSWERS = [[SELECT pr.row, r.id, r.seed, lower(hex(r.config_hash)) AS hash, x.dataset, x.split, x.metric, x.value
   FROM paper_run pr JOIN run r ON r.id = pr.run JOIN result x ON x.run = r.id
   WHERE pr.ref = ?1 AND r.state = 'done' AND r.deleted IS NULL ORDER BY r.id]]
 
--- Results that the paper has no number for get a column of their own: this metric, on test data.
-local function own_column(r, metric)
-    return r.metric == metric and r.split == "test"
+-- Results that the paper has no number for get a column of their own: a metric, or all where nobody asked for one and
+-- no run has accuracies (maps of features), on test data, or on validation data where there are no others.
+local function own_columns(answers, opts)
+    local has, tested = false, {}
+    for _, r in ipairs(answers) do
+        has = has or r.metric == opts.metric
+        tested[r.dataset .. r.metric] = tested[r.dataset .. r.metric] or r.split == "test"
+    end
+    local every = not has and not opts.asked
+    return function(r)
+        local split = tested[r.dataset .. r.metric] and "test" or "val"
+        if r.split ~= split or not (every or r.metric == opts.metric) then return nil end
+        local title = every and ("%s %s"):format(r.dataset, r.metric) or r.dataset
+        return { title = split == "val" and title .. " (val)" or title, dataset = r.dataset, split = split,
+            metric = r.metric }
+    end
+end
+
+local function file_answer(cell, r)
+    cell.by_hash = cell.by_hash or {}
+    local of = cell.by_hash[r.hash] or { values = {}, n = 0 }
+    cell.by_hash[r.hash] = of
+    if of.values[r.seed] == nil then of.n = of.n + 1 end
+    of.values[r.seed], of.newest = r.value, r.id -- a later run replaces an earlier one
+end
+
+-- A cell is one configuration: the one with most seeds, the newest of equals, as in the view paper_vs_ours.
+local function choose_configuration(cell)
+    local best, n = nil, 0
+    for _, of in pairs(cell.by_hash or {}) do
+        n = n + 1
+        if not best or of.n > best.n or of.n == best.n and of.newest > best.newest then best = of end
+    end
+    if best then cell.values = best.values end
+    if n > 1 then cell.configurations = n end
+    cell.by_hash = nil
 end
 
 local function from_paper(db, name, opts)
@@ -107,14 +141,20 @@ local function from_paper(db, name, opts)
         places[("%s\n%s\n%s"):format(p.dataset, p.split, p.metric)] = p.col
     end
     for r in db:each(ANSWERED, name) do row_of(t, r.row) end
-    for r in db:each(ANSWERS, name) do
+    local answers = db:rows(ANSWERS, name)
+    local own = own_columns(answers, opts)
+    for _, r in ipairs(answers) do
         local row = row_of(t, r.row)
         local col = places[("%s\n%s\n%s"):format(r.dataset, r.split, r.metric)]
-        if not col and own_column(r, opts.metric) then
-            col = "ours " .. r.dataset
-            column_of(t, col, { title = r.dataset, dataset = r.dataset, split = r.split, metric = r.metric })
+        local column = not col and own(r)
+        if column then
+            col = "ours " .. column.title
+            column_of(t, col, column)
         end
-        if col then cell_of(row, col).values[r.seed] = r.value end -- a later run replaces an earlier one
+        if col then file_answer(cell_of(row, col), r) end
+    end
+    for _, row in ipairs(t.rows) do
+        for _, cell in pairs(row.cells) do choose_configuration(cell) end
     end
     for r in db:each(FAILED, name) do row_of(t, r.row).failed = r.n end
     return t
@@ -216,7 +256,8 @@ local function check_column(t, metric)
         if c.metric == metric then return end
         names[i] = c.metric
     end
-    error(("no run filed under %s has '%s' on test data%s"):format(t.name, metric, suggest.hint(metric, names)), 0)
+    error(("no run filed under %s has '%s' on test or validation data%s"):format(t.name, metric,
+        suggest.hint(metric, names)), 0)
 end
 
 -- Failed runs have no results: they stand in every column of their row.
@@ -342,7 +383,7 @@ end
 ---@return tabulate.Table
 function tabulate.collect(db, name, opts)
     opts = opts or {}
-    local o = { metric = opts.metric or "acc" }
+    local o = { metric = opts.metric or "acc", asked = opts.metric ~= nil }
     local level = opts.level or 95
     local t = opts.sweep and from_sweep(db, opts.sweep) or from_paper(db, name, o)
         or from_sweep(db, find.any(db, name), opts.metric)

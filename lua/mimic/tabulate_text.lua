@@ -53,14 +53,17 @@ end
 ---@param t tabulate.Table
 ---@return string[]
 function text.notes(t)
-    local has, out = {}, {}
+    local has, out, several = {}, {}, {}
     for _, row in ipairs(t.rows) do
+        local mixed = false
         for _, cell in pairs(row.cells) do
+            mixed = mixed or cell.configurations ~= nil
             if cell.mark and cell.paper then has[cell.mark] = true end
             if cell.n and cell.n > 0 then has.ours = true end
             if cell.p then has.p = true end
             if cell.paper then has.paper = true end
         end
+        if mixed then several[#several + 1] = ("'%s'"):format(short(row.name)) end
     end
     if t.note ~= "" then out[#out + 1] = t.note end
     if has.inferred then out[#out + 1] = "i: the row or value is inferred from the paper's text" end
@@ -68,6 +71,10 @@ function text.notes(t)
     if has.ours then
         out[#out + 1] = ("ours: mean ± sample standard deviation over n seeds; interval: %g %% bootstrap of the mean")
             :format(t.level)
+    end
+    if #several > 0 then
+        out[#out + 1] = ("of several configurations filed under %s the one with most seeds counts, the newest of "
+            .. "equals (`mimic diff RUN RUN` tells them apart)"):format(table.concat(several, ", "))
     end
     if has.paper and has.ours then out[#out + 1] = "delta: ours - paper" end
     if has.p then

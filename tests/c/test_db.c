@@ -70,7 +70,7 @@ static void add_runs(void) {
 static void schema_explains_itself(void **state) {
     (void)state;
     assert_string_equal(one("PRAGMA application_id"), "1296649539");
-    assert_string_equal(one("PRAGMA user_version"), "4");
+    assert_string_equal(one("PRAGMA user_version"), "5");
     assert_string_equal(
         one("SELECT value, mark FROM paper WHERE ref = 'table2' AND row = 'MIM, CE' "
             "AND dataset = 'rafdb'"),
@@ -108,6 +108,11 @@ static void views(void **state) {
     assert_string_equal(
         one("SELECT paper, ours, n, delta, sd FROM paper_vs_ours WHERE row = 'ours'"),
         "81|82|3|1|2");
+    sql("INSERT INTO run(uid, experiment, kind, name, config_hash, seed, state, created) VALUES"
+        " ('g', 1, 'finetune', 'quick', x'04', 0, 'done', 0);"
+        "INSERT INTO result VALUES(8, 'd', 'test', 'acc', 3, 10, 5);"
+        "INSERT INTO paper_run VALUES('table1', 'ours', 8)"); /* another configuration, of one seed */
+    assert_string_equal(one("SELECT ours, n FROM paper_vs_ours WHERE row = 'ours'"), "82|3");
     assert_string_equal(one("SELECT paper, ours, n FROM paper_vs_ours WHERE row = 'x'"),
                         "9|null|0");
     sql("INSERT INTO confusion VALUES(2, 'd', 'test', 0, 0, 8), (2, 'd', 'test', 0, 1, 2), (2, "
