@@ -4,7 +4,7 @@
 -- here, within 4,096 as published.
 --   mimic run experiments/fig5.lua data.root=DIR           (scale=small: packs; scale=smoke: seconds)
 local m = require "mimic"
-local fig5 = m.paper "fig5"
+local fig5 = m.paper("fig5", { reads = { "supervised" } })
 
 local bars = {
     { "supervised", "supervised" }, { "MoCo v3", "moco" }, { "MAE", "mae" }, { "LocalMIM", "localmim" },

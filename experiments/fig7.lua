@@ -4,7 +4,7 @@
 -- (c) supervised pre-training, (d) MIMIC.
 --   mimic run experiments/fig7.lua data.root=DIR           (scale=small: packs; scale=smoke: seconds)
 local m = require "mimic"
-local fig7 = m.paper("fig7", { sets = { "ferplus", "faces" }, reads = { "val" } })
+local fig7 = m.paper("fig7", { sets = { "ferplus", "faces" }, reads = { "val", "supervised" } })
 
 local mae = fig7:pretrain "mae"
 local models = {

@@ -3,7 +3,7 @@
 -- (supervised, CE) to 89.02 (MIM, CE + MSCL), FERPlus 87.91 to 89.74, AffectNet 60.05 to 65.35.
 --   mimic run experiments/table2.lua data.root=DIR         (scale=small: packs; scale=smoke: seconds)
 local m = require "mimic"
-local table2 = m.paper "table2"
+local table2 = m.paper("table2", { reads = { "supervised" } })
 
 for pretraining, method in m.paper.pairs { { "supervised", "supervised" }, { "MIM", "mae" } } do
     local parent = table2:pretrain(method)

@@ -241,6 +241,9 @@ local function one(self, spec, seed)
         parent = found
     end
     local given = spec.config or {}
+    if parent and type(given) == "table" and given.init_from then
+        config.refuse("init_from beside a parent (%s): a run starts from one of them", parent.name)
+    end
     if type(given) ~= "table" then config.refuse("config: a configuration expected, not a %s", type(given)) end
     local cfg = experiment.resolve(spec.kind, given)
     if seed then cfg.seed = seed end

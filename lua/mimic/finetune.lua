@@ -78,6 +78,7 @@ function finetune.check(c, defaults)
     if c.mscl.candidates == "mixed+clean" and variant == "alg" then
         config.refuse("mscl.candidates = mixed+clean needs mscl.variant = eq: alg encodes mixed views only")
     end
+    ranges.try(mixing.check, c.mix)
     if not c.data.train then config.refuse("data.train is not set: the labelled pictures to train on") end
 end
 

@@ -61,18 +61,24 @@ local function draw_one(c, rng, height, width)
     return lam, mix and cut, rng:below(height), rng:below(width)
 end
 
---- Draws a plan for n samples.
----@param n integer
+--- Refuses modes that cannot be.
 ---@param c table mixing.defaults' keys
----@param rng any m.rng
----@return mixing.Plan
-function mixing.draw(n, c, rng, height, width)
+function mixing.check(c)
     if c.mode ~= "batch" and c.mode ~= "elem" and c.mode ~= "pair" then
         error(("mix.mode '%s': batch, elem or pair"):format(tostring(c.mode)), 0)
     end
     if c.mode == "pair" and c.partner ~= "flip" then
         error("mix.mode = pair needs mix.partner = flip", 0)
     end
+end
+
+--- Draws a plan for n samples.
+---@param n integer
+---@param c table mixing.defaults' keys
+---@param rng any m.rng
+---@return mixing.Plan
+function mixing.draw(n, c, rng, height, width)
+    mixing.check(c)
     local draws = { lam = {}, cutmix = {}, cy = {}, cx = {} }
     local distinct = c.mode == "batch" and 1 or c.mode == "elem" and n or (n + 1) // 2
     for i = 1, n do

@@ -120,6 +120,11 @@ function Paper:pretrain(method, opts)
     local scale = self.settings
     local model, data = opts.model or "base", opts.data or "general"
     self:declared(data)
+    if (scale.methods[method] or {}).data then self:declared(method) end
+    if self.config.finetune.init_from then
+        config.refuse("finetune.init_from: %s pre-trains what it fine-tunes; a file of weights needs a script of its "
+            .. "own, exp:run { kind = \"finetune\", config = { init_from = FILE } } without a parent", self.ref)
+    end
     local c, words = settle("pretrain", {
         scale.pretrain, scale.methods[method] or {}, { method = method, model = scale.models[model] },
         { data = scale.data[data] }, scale.pretrain_on[data] or {},
@@ -234,11 +239,17 @@ function Paper:unreadable()
         local ok, why = m.sys.realpath(path), path .. " is not there"
         if ok and (name ~= "general" and name ~= "celebrities" or not m.data.detect(path):find "folders") then
             ok, why = pcall(m.data.open, { path = path, split = split, need_labels = name ~= "celebrities" })
+        elseif ok and split then
+            ok, why = m.sys.realpath(path .. "/" .. split), ("%s/%s is not there"):format(path, split)
         end
-        if not ok then out[#out + 1] = ("%s: %s"):format(name, tostring(why):match("^[^\n]*")) end
+        local line = ("%s: %s"):format(name, tostring(why):match("^[^\n]*"))
+        if not ok and not out[line] then out[#out + 1], out[line] = line, true end
     end
     for _, name in ipairs { "general", "celebrities" } do
         if self.reads[name] then look(name, self.settings.data[name].train) end
+    end
+    for method, own in pairs(self.settings.methods) do
+        if self.reads[method] and own.data then look("general", own.data.val) end
     end
     for _, set in ipairs(self.sets) do
         look(set.name, set.train)
@@ -260,7 +271,7 @@ end
 --- sets=[rafdb], pretrain.KEY, finetune.KEY, grid.tau=[0.05,0.2] (values of an axis of Fig. 6; [] leaves it out).
 ---@param ref string table1, fig5, ...
 ---@param opts {sets: string[]?, reads: string[]?}? sets: these alone; reads: beside general pictures and the
----  splits for training and testing: celebrities, val
+---  splits for training and testing: celebrities, val, and methods that read a split of their own (supervised)
 ---@return paper.Paper
 function paper.new(ref, opts)
     opts = opts or {}

@@ -116,6 +116,15 @@ function TestPaper.test_4_mistakes_are_explained()
         "tiny64_train ferplus48_train ferplus48_test lfwemo100_train lfwemo100_test")
     lu.assertEquals(missing "table5.lua sets=[ferplus48]", "tiny64_train lfw64_rest ferplus48_train ferplus48_test")
     lu.assertEquals(missing "fig7.lua", "tiny64_train ferplus48_train ferplus48_test ferplus48_valid")
+    -- Folders are looked for by split: a supervised pre-training is evaluated on imagenet/val.
+    os.execute(("mkdir -p '%s/sets' && cp -r '%s/data/smoke/general' '%s/sets/imagenet'"):format(dir, dir, dir))
+    local function lacks() return select(3, shell.run(dir, ("run %s/table2.lua data.root=sets"):format(scripts))) end
+    lu.assertNotStrContains(lacks(), "imagenet")
+    os.execute(("rm -r '%s/sets/imagenet/val'"):format(dir))
+    lu.assertStrContains(lacks(), "general: sets/imagenet/val is not there\n")
+    fails(("run %s/table4.lua scale=smoke finetune.init_from=x.pth"):format(scripts), "table4 pre-trains what it")
+    fails(("run %s/table4.lua scale=smoke finetune.mix.mode=pair finetune.mix.partner=randperm"):format(scripts),
+        "mix.mode = pair needs mix.partner = flip")
     local count = "SELECT count(*) AS n FROM run"
     local before = sql(count)[1].n
     shell.write(dir .. "/undeclared.lua", [[
