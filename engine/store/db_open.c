@@ -136,7 +136,8 @@ static bool from_2(sqlite3 *sql, char err[MIMIC_DB_TEXT]) {
     return mimic_db_run(sql, text, err) && renew_views(sql, err);
 }
 
-/* Views alone: the best point of a sweep is a mean over seeds (4), a row of the paper is one configuration (5). */
+/* Views alone: the best point of a sweep is a mean over seeds (4), a row of the paper is one
+ * configuration (5). */
 static bool views_alone(sqlite3 *sql, char err[MIMIC_DB_TEXT]) {
     return renew_views(sql, err);
 }

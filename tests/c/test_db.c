@@ -111,7 +111,8 @@ static void views(void **state) {
     sql("INSERT INTO run(uid, experiment, kind, name, config_hash, seed, state, created) VALUES"
         " ('g', 1, 'finetune', 'quick', x'04', 0, 'done', 0);"
         "INSERT INTO result VALUES(8, 'd', 'test', 'acc', 3, 10, 5);"
-        "INSERT INTO paper_run VALUES('table1', 'ours', 8)"); /* another configuration, of one seed */
+        "INSERT INTO paper_run VALUES('table1', 'ours', 8)"); /* another configuration, of one seed
+                                                               */
     assert_string_equal(one("SELECT ours, n FROM paper_vs_ours WHERE row = 'ours'"), "82|3");
     assert_string_equal(one("SELECT paper, ours, n FROM paper_vs_ours WHERE row = 'x'"),
                         "9|null|0");
