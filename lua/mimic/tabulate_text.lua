@@ -200,7 +200,7 @@ function text.latex_escape(s)
     s = s:gsub("[\\{}$&#%%_^~<>|\"]", { ["\\"] = "\\textbackslash{}", ["{"] = "\\{", ["}"] = "\\}", ["$"] = "\\$",
         ["&"] = "\\&", ["#"] = "\\#", ["%"] = "\\%", ["_"] = "\\_", ["^"] = "\\textasciicircum{}",
         ["~"] = "\\textasciitilde{}", ["<"] = "\\textless{}", [">"] = "\\textgreater{}", ["|"] = "\\textbar{}",
-        ['"'] = "\\textquotedbl{}" })
+        ['"'] = "\\char34{}" })
     return (s:gsub("±", "$\\pm$"):gsub("λ", "$\\lambda$"):gsub("τ", "$\\tau$"):gsub("−", "$-$"))
 end
 

@@ -103,6 +103,9 @@ function TestQueries.test_table_forms()
         columns = columns or n
         lu.assertEquals(n, columns, line)
     end
+    -- Whatever the font encoding: \textquotedbl would need T1.
+    lu.assertEquals(require "mimic.tabulate_text".latex_escape [[a_"b" & \c]],
+        [[a\_\char34{}b\char34{} \& \textbackslash{}c]])
     lu.assertStrContains(ok "table table2 --md --ci 90", "90 % interval")
     local rows = json "table table2 --json"
     lu.assertAlmostEquals(rows[1].delta, 88.98769230769 - 87.33, 1e-9)
