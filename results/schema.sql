@@ -263,7 +263,8 @@ CREATE VIEW seed_stat AS -- Mean and deviation over seeds of one configuration w
   y AS (
     SELECT *, avg(value) OVER (PARTITION BY experiment, kind, config_hash, parent_hash, dataset, split, metric) AS mean
     FROM x WHERE newest = 1)
-  SELECT y.config_hash, y.dataset, y.split, y.metric, min(y.name) AS name, count(*) AS runs, count(y.value) AS n,
+  SELECT lower(hex(y.config_hash)) AS config_hash, y.dataset, y.split, y.metric, min(y.name) AS name, count(*) AS runs,
+    count(y.value) AS n,
     avg(y.value) AS mean, sqrt(sum((y.value - y.mean) * (y.value - y.mean)) / nullif(count(y.value) - 1, 0)) AS sd,
     min(y.value) AS lo, max(y.value) AS hi, e.name AS experiment, y.kind
   FROM y JOIN experiment e ON e.id = y.experiment
@@ -319,7 +320,8 @@ CREATE VIEW sweep_stat AS -- One row per point of a sweep: its value over seeds;
     SELECT t.*, CASE WHEN s.seeds > 0 THEN (t.number - 1) / s.seeds ELSE t.config_hash END AS point
     FROM trial t JOIN s ON s.id = t.sweep),
   y AS (SELECT *, avg(value) FILTER (WHERE state = 'done') OVER (PARTITION BY sweep, point) AS mean FROM x)
-  SELECT sweep, config_hash, min(params) AS params, count(*) AS trials, count(value) FILTER (WHERE state = 'done') AS n,
+  SELECT sweep, lower(hex(config_hash)) AS config_hash, min(params) AS params, count(*) AS trials,
+    count(value) FILTER (WHERE state = 'done') AS n,
     avg(value) FILTER (WHERE state = 'done') AS mean,
     sqrt(sum((value - mean) * (value - mean)) FILTER (WHERE state = 'done')
       / nullif(count(value) FILTER (WHERE state = 'done') - 1, 0)) AS sd,

@@ -94,6 +94,8 @@ static void views(void **state) {
                             "'acc' ORDER BY mean DESC"),
                         "full|3|3|82|2|80|84"); /* the newer run of seed 2; not the failed one */
     assert_string_equal(one("SELECT count(*) FROM seed_stat WHERE metric = 'acc'"), "2");
+    assert_string_equal(one("SELECT DISTINCT config_hash FROM seed_stat"),
+                        "02"); /* text: Datasette cannot show a view's blob */
     assert_string_equal(one("SELECT runs, n, mean, sd FROM seed_stat WHERE metric = 'loss'"),
                         "1|0|null|null");
     assert_string_equal(
