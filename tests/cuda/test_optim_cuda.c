@@ -157,6 +157,31 @@ static void test_nobody_waits(void **state) {
     mimic_tensor_release(t);
 }
 
+/* Nor is the table of a large model, MAE ViT-L and beyond, copied from memory that may be waited
+ * for. */
+static void test_many_parameters(void **state) {
+    enum { MANY = 1200 };
+    static mimic_param params[MANY];
+    mimic_optim *o;
+    mimic_optim_config cfg = {.kind = MIMIC_ADAMW, .beta1 = 0.9, .beta2 = 0.95, .eps = 1e-8};
+    int64_t n = 3;
+    (void)state;
+    void *lib = dlopen(getenv("MIMIC_CUDA"), RTLD_NOW | RTLD_NOLOAD);
+    assert_non_null(lib);
+    const int *pageable = dlsym(lib, "emu_pageable");
+    for (int i = 0; i < MANY; i++) {
+        params[i] = (mimic_param){NULL, 1, 0.05};
+        must(gpu, mimic_tensor_new(gpu, MIMIC_F32, 1, &n, &params[i].tensor));
+    }
+    must(gpu, mimic_optim_new(gpu, &cfg, params, MANY, &o));
+    int before = pageable ? *pageable : 0; /* a real device does not count */
+    must(gpu, mimic_optim_step(o, 0.01, 1, NULL));
+    assert_int_equal(pageable ? *pageable : 0, before);
+    mimic_optim_free(o);
+    for (int i = 0; i < MANY; i++)
+        mimic_tensor_release(params[i].tensor);
+}
+
 static void test_mixed(void **state) {
     (void)state;
     mimic_tensor *a = NULL, *b = NULL;
@@ -175,6 +200,7 @@ static void test_mixed(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_kinds), cmocka_unit_test(test_clipping),
-        cmocka_unit_test(test_nobody_waits), cmocka_unit_test(test_mixed)};
+        cmocka_unit_test(test_nobody_waits), cmocka_unit_test(test_many_parameters),
+        cmocka_unit_test(test_mixed)};
     return cmocka_run_group_tests(tests, open_both, close_both);
 }

@@ -18,7 +18,7 @@ replay.new = function(spec)
     return recorder
 end
 local set_step, last = m.set_step, nil
-local many = table.pack(string.byte(("x"):rep(9000), 1, -1))
+local many = table.pack(string.byte(("x"):rep(70000), 1, -1))
 m.set_step = function(step) -- at the begin of every step
     if step ~= last and m.device() == "cuda" then
         local c = counts()

@@ -11,7 +11,6 @@
 struct literal {
     unsigned char at[2048];
 };
-enum { MOST_LITERAL = 1 << 18 };
 
 /* dst[n] = the bytes */
 __global__ void write_literal(unsigned char *dst, literal bytes, int n) {

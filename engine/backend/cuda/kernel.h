@@ -142,7 +142,9 @@ static inline void cuda_note(cuda_state *s, const char *op, const char *place) {
 
 /* While a step is recorded (graph.cu): fails with "WHAT while a step is recorded"; where the
  * kernels of a call find how far their random numbers' step has moved on, NULL: not at all. Bytes
- * of the host that travel as arguments of kernels, recorded or not. */
+ * of the host that travel as arguments of kernels, recorded or not: MOST_LITERAL of them, which
+ * the optimiser's table of 2,900 parameters keeps to. */
+enum { MOST_LITERAL = 256 << 10 };
 mimic_status cuda_refuse(mimic_ctx *ctx, const char *what);
 mimic_status cuda_upload_literal(mimic_ctx *ctx, void *dst, const void *src, size_t bytes);
 const uint64_t *cuda_moved(const mimic_call *c, uint64_t step);

@@ -271,15 +271,13 @@ void mimic_cuda_free(mimic_ctx *ctx, void *p) {
     cudaFree(p);
 }
 
-/* What a step brings of its own: lists of the script, the optimiser's table. From pageable memory a
- * copy may wait. */
-enum { MOST_STEP = 32 << 10 };
-
+/* What a step brings of its own (lists of the script, the optimiser's table) goes as arguments:
+ * from pageable memory a copy may wait. */
 mimic_status mimic_cuda_upload(mimic_ctx *ctx, void *dst, const void *src, size_t bytes) {
     cudaStream_t stream = state_of(ctx)->stream;
     if (bytes == 0)
         return MIMIC_OK;
-    if (state_of(ctx)->recording || bytes <= MOST_STEP)
+    if (state_of(ctx)->recording || bytes <= MOST_LITERAL)
         return cuda_upload_literal(ctx, dst, src, bytes);
     return cuda_check(ctx, cudaMemcpyAsync(dst, src, bytes, cudaMemcpyHostToDevice, stream),
                       "copy to the device");
